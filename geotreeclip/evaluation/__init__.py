@@ -1,0 +1,1 @@
+"""Evaluation: predictions on disk, metrics and intervals computed from them, reports that compare systems."""

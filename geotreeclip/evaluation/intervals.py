@@ -1,0 +1,215 @@
+"""95 % intervals by block bootstrap: whole spatial blocks are drawn, because neighbours are not independent.
+
+Shape letters: N samples, B blocks, R resamples, C classes.
+
+Sums are taken once for each block, so a resample costs a row of an [R, B] product and never touches the samples again.
+Quantiles are expanded for few blocks (Hesterberg 2015, "What teachers should know about the bootstrap"): the
+plain percentile interval is a normal interval with the biased standard deviation, too narrow by a few points of
+coverage at 20 blocks.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geotreeclip.errors import InputError
+
+RESAMPLES = 1000
+LEVEL = 0.95
+MIN_BLOCKS = 5  # fewer say nothing about the spread between blocks: no interval
+MAX_BLOCKS = 10_000  # more are joined at random into as many groups: the variance stays right, memory stays bounded
+
+
+class Interval(NamedTuple):
+    """A value and the interval around it; low and high are None where too few blocks were there."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class BlockBootstrap:
+    """Resamples of the blocks of one set of rows, shared by every statistic of those rows.
+
+    Systems scored on the same rows get the same resamples from the same seed, so their differences are paired.
+
+    Args:
+        blocks: [N] block of each sample (numbers or text); None resamples single samples instead.
+        size: N, needed where blocks is None.
+        resamples: R.
+        seed: of the draws.
+
+    Attributes:
+        unit: "blocks", or "samples" where no blocks were given.
+        blocks: B, how many units are drawn.
+    """
+
+    def __init__(
+        self, blocks: ArrayLike | None, size: int | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+    ) -> None:
+        if blocks is None:
+            if size is None:
+                raise InputError("bootstrap: give the blocks, or the number of samples")
+            block, count = np.arange(size), size
+        else:
+            names, block = np.unique(np.asarray(blocks), return_inverse=True)
+            block, count = block.reshape(-1), len(names)
+        self.unit = "samples" if blocks is None else "blocks"
+        self.blocks = count
+        self.resamples = resamples
+        self.seed = seed
+        rng = np.random.default_rng([seed, 0])
+        if count > MAX_BLOCKS:
+            block = (rng.permutation(count) % MAX_BLOCKS)[block]
+            count = MAX_BLOCKS
+        self._block = block
+        self._count = count
+        self._weights: NDArray[np.float32] | None = None
+
+    def describe(self) -> str:
+        """In words, for a report."""
+        unit = f"{self.blocks:,} {'spatial blocks' if self.unit == 'blocks' else 'single samples (no blocks known)'}"
+        return f"{LEVEL:.0%} bootstrap over {unit}, {self.resamples:,} resamples, seed {self.seed}"
+
+    def mean(self, values: ArrayLike, rows: NDArray[np.bool_] | None = None) -> Interval:
+        """Mean of per-sample values.
+
+        Args:
+            values: float [N].
+            rows: bool [N], the samples that the mean is of; all by default.
+        """
+        values, rows = self._checked(values, rows)
+        if not rows.any():
+            return Interval(float("nan"), None, None)
+        total = self._sums(values * rows)
+        number = self._sums(rows.astype(np.float64))
+        return self._interval(float(total.sum() / number.sum()), _ratio(self._draw(total), self._draw(number)))
+
+    def macro(self, values: ArrayLike, classes: ArrayLike, rows: NDArray[np.bool_] | None = None) -> Interval:
+        """Mean over classes of the mean within each class. A class absent from a resample is left out of it."""
+        values, rows = self._checked(values, rows)
+        if not rows.any():
+            return Interval(float("nan"), None, None)
+        drawn_total, drawn_number, total, number = self._by_class(values, np.asarray(classes), rows)
+        mean = _ratio(drawn_total, drawn_number)
+        present = np.isfinite(mean)
+        drawn = _ratio(np.where(present, mean, 0.0).sum(axis=1), present.sum(axis=1).astype(np.float64))
+        return self._interval(float((total / number).mean()), drawn)
+
+    def calibration_error(self, gaps: ArrayLike, bins: ArrayLike, rows: NDArray[np.bool_] | None = None) -> Interval:
+        """Expected calibration error: the mean over samples of the absolute mean gap of their bin.
+
+        Bins stay as they are in all resamples. Resampling inflates the absolute value, so the distribution is centred
+        on the estimate: the interval tells its spread, not the upward bias that every plug-in calibration error has.
+
+        Args:
+            gaps: float [N], confidence minus correctness.
+            bins: int [N].
+            rows: bool [N].
+        """
+        gaps, rows = self._checked(gaps, rows)
+        if not rows.any():
+            return Interval(float("nan"), None, None)
+        drawn_total, drawn_number, total, _ = self._by_class(gaps, np.asarray(bins), rows)
+        value = float(np.abs(total).sum() / rows.sum())
+        drawn = np.abs(drawn_total).sum(axis=1) / np.maximum(drawn_number.sum(axis=1), 1)
+        interval = self._interval(value, drawn - drawn.mean() + value)
+        return interval._replace(low=None if interval.low is None else max(0.0, interval.low))
+
+    def _checked(
+        self, values: ArrayLike, rows: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        array = np.asarray(values, dtype=np.float64)
+        if array.shape != self._block.shape:
+            raise InputError(f"bootstrap: {array.shape} values for {len(self._block)} samples")
+        mask = np.ones(len(array), dtype=bool) if rows is None else np.asarray(rows, dtype=bool)
+        return np.where(mask, array, 0.0), mask
+
+    def _sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(self._block, weights=values, minlength=self._count).astype(np.float64)
+
+    def weights(self) -> NDArray[np.float32]:
+        """Float32 [R, B]: how often each block is drawn in each resample."""
+        if self._weights is None:
+            rng = np.random.default_rng([self.seed, 1])
+            weights = np.empty((self.resamples, self._count), dtype=np.float32)
+            for row in range(self.resamples):
+                drawn = rng.integers(0, self._count, self._count)
+                weights[row] = np.bincount(drawn, minlength=self._count)
+            self._weights = weights
+        return self._weights
+
+    def _draw(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (self.weights() @ sums.astype(np.float32)).astype(np.float64)
+
+    def _by_class(
+        self, values: NDArray[np.float64], classes: NDArray[np.generic], rows: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Sums and counts by class: of each resample [R, C] twice, of the samples [C] twice."""
+        names, code = np.unique(classes[rows], return_inverse=True)
+        cells, cell = np.unique(code.reshape(-1) * self._count + self._block[rows], return_inverse=True)
+        cell = cell.reshape(-1)
+        total = np.bincount(cell, weights=values[rows], minlength=len(cells))
+        number = np.bincount(cell, minlength=len(cells)).astype(np.float64)
+        starts = np.searchsorted(cells, np.arange(len(names)) * self._count)
+        block = cells % self._count
+        drawn_total = np.empty((self.resamples, len(names)))
+        drawn_number = np.empty_like(drawn_total)
+        weights = self.weights()
+        step = max(1, 4_000_000 // max(1, len(cells)))  # about 16 MB at a time
+        for start in range(0, self.resamples, step):
+            part = weights[start : start + step, block]
+            drawn_total[start : start + step] = np.add.reduceat(part * total.astype(np.float32), starts, axis=1)
+            drawn_number[start : start + step] = np.add.reduceat(part * number.astype(np.float32), starts, axis=1)
+        return drawn_total, drawn_number, np.add.reduceat(total, starts), np.add.reduceat(number, starts)
+
+    def _interval(self, value: float, drawn: NDArray[np.float64]) -> Interval:
+        drawn = drawn[np.isfinite(drawn)]
+        if self._count < MIN_BLOCKS:
+            return Interval(value, None, None)
+        low, high = np.quantile(drawn, expanded_quantiles(self._count))
+        return Interval(value, float(low), float(high))
+
+
+def expanded_quantiles(count: int, level: float = LEVEL) -> tuple[float, float]:
+    """The two quantiles of the bootstrap distribution that make an interval of a level, for a number of blocks (>= 5).
+
+    The t quantile is the expansion 26.7.5 of Abramowitz and Stegun, right to 0.01 from 4 degrees of freedom on.
+    """
+    z = -NormalDist().inv_cdf((1 - level) / 2)
+    freedom = count - 1
+    t = (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
+    tail = NormalDist().cdf(-t * (count / freedom) ** 0.5)
+    return tail, 1 - tail
+
+
+def paired_bootstrap(
+    first: ArrayLike, second: ArrayLike, blocks: ArrayLike | None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Mean difference first minus second on the same samples, with its interval.
+
+    Args:
+        first: float [N], or [N, M] for M repeats (seeds), which are averaged within each sample.
+        second: float [N] or [N, M'].
+        blocks: [N] spatial blocks, or None.
+        resamples: R.
+        seed: of the draws.
+    """
+    one, two = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    if len(one) != len(two):
+        raise InputError(f"paired bootstrap: {len(one)} values against {len(two)}; both must be of the same samples")
+    one, two = (values.mean(axis=1) if values.ndim == 2 else values for values in (one, two))
+    return BlockBootstrap(blocks, len(one), resamples=resamples, seed=seed).mean(one - two)
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

@@ -1,0 +1,81 @@
+"""Ranking of candidates: the most probable labels, ties included, and where the truth stands among them.
+
+Shape letters: N samples, S candidates, K labels kept.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotreeclip.errors import InputError
+from geotreeclip.taxonomy import Taxon
+
+TOP_K = 10
+
+
+def rank_codes(taxa: Sequence[Taxon], rank: str) -> NDArray[np.int64]:
+    """Int64 [len(taxa)]: a number for the name at a rank, equal for equal names; -1 where the taxon states none."""
+    names = np.array([getattr(taxon, str(rank)) for taxon in taxa], dtype=str)
+    _, code = np.unique(names, return_inverse=True)
+    return np.where(names == "", -1, code.reshape(-1)).astype(np.int64)
+
+
+def rank_labels(
+    log_prob: NDArray[np.floating[Any]], keys: Sequence[str], k: int = TOP_K
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The k most probable labels of each row.
+
+    Args:
+        log_prob: [N, S], no NaN.
+        keys: N sample ids; they decide the draw where scores are tied.
+        k: labels to keep; fewer where S is smaller.
+
+    Returns:
+        (labels int32 [N, K], log-probabilities float32 [N, K]), most probable first.
+    """
+    count, width = log_prob.shape
+    k = min(k, width)
+    kept = min(k + 1, width)  # one more than asked shows a tie across the edge
+    part = np.argpartition(-log_prob, kept - 1, axis=1)[:, :kept]
+    values = np.take_along_axis(log_prob, part, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    values = np.take_along_axis(values, order, axis=1)
+    top = np.take_along_axis(part, order, axis=1)
+    for row in np.flatnonzero((values[:, 1:] == values[:, :-1]).any(axis=1)).tolist():
+        draw = np.random.default_rng(zlib.crc32(str(keys[row]).encode())).permutation(width)
+        best = draw[np.argsort(-log_prob[row, draw], kind="stable")[:kept]]
+        top[row] = best
+        values[row] = log_prob[row, best]
+    return top[:count, :k].astype(np.int32), values[:, :k].astype(np.float32)
+
+
+def locate(
+    candidates: Sequence[Taxon], truth: Sequence[Taxon] | NDArray[np.integer[Any]], rank: str
+) -> tuple[tuple[Taxon, ...], NDArray[np.int64]]:
+    """Classes (candidates, then truths that are none) and the row of each truth in them."""
+    if isinstance(truth, np.ndarray) and np.issubdtype(truth.dtype, np.integer):
+        if truth.size and (truth.min() < 0 or truth.max() >= len(candidates)):
+            raise InputError(
+                f"predictions: truth has values outside the {len(candidates)} candidates; give taxa instead"
+            )
+        return tuple(candidates), truth.astype(np.int64)
+    finest = str(rank) == "species"
+    classes = [Taxon(*taxon) for taxon in candidates]
+    rows: dict[Any, int] = {}
+    for row, taxon in enumerate(classes):
+        rows.setdefault(taxon if finest else getattr(taxon, str(rank)), row)
+    rows.pop("", None)
+    index = np.empty(len(truth), dtype=np.int64)
+    for sample, item in enumerate(truth):
+        taxon = Taxon(*item)
+        key: Any = taxon if finest else getattr(taxon, str(rank)) or taxon
+        if key not in rows:
+            rows[key] = len(classes)
+            classes.append(taxon if finest else taxon.at(rank))  # type: ignore[arg-type]
+        index[sample] = rows[key]
+    return tuple(classes), index
