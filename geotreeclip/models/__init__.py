@@ -1,0 +1,1 @@
+"""Encoders of places and of taxonomic text, the registry of sizes, and model directories."""

@@ -1,0 +1,191 @@
+"""Configuration of the models: frozen dataclasses that need no torch, and the registry of named sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from geotreeclip.errors import ConfigError
+
+__all__ = [
+    "INPUTS",
+    "ModelConfig",
+    "ObservationConfig",
+    "TextConfig",
+    "config_from_dict",
+    "model_config",
+    "model_names",
+    "register_model",
+]
+
+INPUTS: tuple[str, ...] = ("image", "terrain", "soil", "climate", "location")
+"""What a model can read; the last four are the groups of `geotreeclip.schema.GROUPS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationConfig:
+    """The encoder of places.
+
+    Attributes:
+        inputs: The parts of an observation that the encoder reads, a subset of `INPUTS`.
+        width: Channels of a token.
+        depth: Transformer blocks.
+        heads: Attention heads; must divide `width`.
+        mlp_ratio: Hidden channels of a block's MLP over `width`.
+        dropout: Dropout after attention and MLP projections.
+        day_harmonics: Harmonics of the year in the position of a step.
+        location_octaves: Octaves of the location encoding; octave k has waves of 2**(1 - k) Earth radii, so 6 reach
+            down to about 400 km.
+        pixel_layout: True reads the place of every pixel in the patch, not only band means and deviations.
+    """
+
+    inputs: tuple[str, ...] = INPUTS
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    day_harmonics: int = 4
+    location_octaves: int = 6
+    pixel_layout: bool = True
+
+    def __post_init__(self) -> None:
+        unknown = set(self.inputs) - set(INPUTS)
+        if unknown or not self.inputs:
+            raise ConfigError(
+                f"model.observation.inputs: {sorted(unknown) or 'empty'}; choose from {', '.join(INPUTS)}"
+            )
+        if self.width % self.heads:
+            raise ConfigError(f"model.observation: {self.heads} heads do not divide a width of {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The encoder of taxonomic text, an open_clip tower.
+
+    Attributes:
+        tower: "scratch", or the name of an open_clip model ("ViT-B-16") or hub model ("hf-hub:owner/name").
+        pretrained: open_clip tag of pretrained weights for a named tower, or "" for random weights.
+        width: Channels (from scratch only).
+        layers: Blocks (from scratch only).
+        heads: Attention heads (from scratch only).
+        context_length: Tokens of a prompt; the longest published taxon has 31. 0 takes that of a named tower.
+        frozen: True keeps the tower's weights as they are.
+    """
+
+    tower: str = "scratch"
+    pretrained: str = ""
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    context_length: int = 32
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"model.text: {self.heads} heads do not divide a width of {self.width}")
+        if self.tower == "scratch" and (self.pretrained or self.frozen):
+            raise ConfigError("model.text: a tower from scratch has no pretrained weights and cannot be frozen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A whole model.
+
+    Attributes:
+        name: Name in the registry that the configuration started from.
+        embed_dim: Dimension D of the shared space.
+        observation: The encoder of places.
+        text: The encoder of text.
+        initial_temperature: Temperature at the start of training; 0.07 as CLIP (Radford et al. 2021).
+    """
+
+    name: str = "small"
+    embed_dim: int = 256
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    initial_temperature: float = 0.07
+
+
+_Config = TypeVar("_Config")
+_REGISTRY: dict[str, Callable[[], ModelConfig]] = {}
+
+
+def register_model(build: Callable[[], ModelConfig]) -> Callable[[], ModelConfig]:
+    """Register a function as the source of the configuration that bears its name."""
+    _REGISTRY[build.__name__] = build
+    return build
+
+
+def model_names() -> list[str]:
+    """Names of all registered models."""
+    return sorted(_REGISTRY)
+
+
+def model_config(name: str) -> ModelConfig:
+    """The configuration of a registered model.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    if name not in _REGISTRY:
+        raise ConfigError(f"model {name!r} is not registered; choose from {', '.join(model_names())}")
+    return _REGISTRY[name]()
+
+
+@register_model
+def tiny() -> ModelConfig:
+    """For laptops: minutes on two cores."""
+    return ModelConfig(
+        name="tiny",
+        embed_dim=128,
+        observation=ObservationConfig(width=128, depth=2, heads=4, mlp_ratio=2.0, dropout=0.1),
+        text=TextConfig(width=128, layers=2, heads=2),
+    )
+
+
+@register_model
+def small() -> ModelConfig:
+    """The default."""
+    return ModelConfig(name="small")
+
+
+@register_model
+def base() -> ModelConfig:
+    """For GPUs."""
+    return ModelConfig(
+        name="base",
+        embed_dim=512,
+        observation=ObservationConfig(width=512, depth=8, heads=8),
+        text=TextConfig(width=512, layers=8, heads=8),
+    )
+
+
+def config_from_dict(cls: type[_Config], values: dict[str, Any], where: str) -> _Config:
+    """Build a frozen configuration from plain values, refusing what it does not know.
+
+    Args:
+        cls: A configuration dataclass.
+        values: As `dataclasses.asdict` gives them; lists become tuples.
+        where: What to call the source in an error.
+
+    Raises:
+        ConfigError: If a key is unknown or a value is refused.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(fields)}")
+    nested: dict[str, type[Any]] = {"observation": ObservationConfig, "text": TextConfig}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if cls is ModelConfig and key in nested:
+            given[key] = config_from_dict(nested[key], value, f"{where}: {key}")
+        else:
+            given[key] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**given)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -1,0 +1,190 @@
+"""Model directories: weights, configuration, statistics, taxonomy, label embeddings and card, written and read whole.
+
+Nothing in a directory is executed: weights are safetensors, the rest JSON and Parquet, names come from registries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from geotreeclip.data.statistics import Statistics
+from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.models.clip import GeoTreeCLIP, create_model
+from geotreeclip.models.config import ModelConfig, config_from_dict
+from geotreeclip.taxonomy import Taxonomy
+
+__all__ = ["FILES", "LoadedModel", "load_model", "save_model", "weights_fingerprint"]
+
+FILES: tuple[str, ...] = (
+    "model.safetensors",
+    "config.json",
+    "statistics.json",
+    "taxonomy.parquet",
+    "training.json",
+)
+"""What a model directory must hold; label embeddings, calibration, ranges and the card are optional."""
+
+_BATCH = 1024
+
+
+class LoadedModel(NamedTuple):
+    """A model with everything that travels with its weights.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        config: Its configuration.
+        taxonomy: The taxa of training, S rows.
+        counts: [S] int64 training samples of each.
+        statistics: Means and deviations used for standardisation.
+        training: Configuration, data fingerprint and scores of the training run.
+        fingerprint: SHA-256 of the weights.
+        directory: Where it was read from, or None.
+    """
+
+    model: GeoTreeCLIP
+    config: ModelConfig
+    taxonomy: Taxonomy
+    counts: npt.NDArray[np.int64]
+    statistics: Statistics
+    training: dict[str, Any]
+    fingerprint: str
+    directory: Path | None = None
+
+
+def weights_fingerprint(path: str | Path) -> str:
+    """SHA-256 of a weights file, as hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encode_prompts(model: GeoTreeCLIP, prompts: list[str]) -> torch.Tensor:
+    """Embeddings of prompts in chunks, [L, D] of unit length on the CPU."""
+    device = model.log_scale.device
+    with torch.inference_mode():
+        parts = [
+            model.encode_text(model.tokenize(prompts[start : start + _BATCH]).to(device)).cpu()
+            for start in range(0, len(prompts), _BATCH)
+        ]
+    return torch.cat(parts) if parts else torch.zeros(0, model.config.embed_dim)
+
+
+def save_model(
+    directory: str | Path,
+    model: GeoTreeCLIP,
+    taxonomy: Taxonomy,
+    counts: npt.ArrayLike,
+    statistics: Statistics,
+    training: dict[str, Any],
+    card: str = "",
+) -> Path:
+    """Write a model directory, aside first and then renamed, so that it is there whole or not at all.
+
+    Args:
+        directory: Where to; an older directory of that name is replaced.
+        model: The weights; they are written as they are.
+        taxonomy: The taxa of training.
+        counts: [S] training samples of each taxon.
+        statistics: What the model standardises by.
+        training: JSON-able account of the training run.
+        card: Text of README.md, the model card.
+
+    Returns:
+        The directory.
+    """
+    directory = Path(directory)
+    aside = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, aside / "model.safetensors")
+    (aside / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=1) + "\n")
+    statistics.write(aside / "statistics.json")
+    taxonomy.write(aside / "taxonomy.parquet")
+    account = {**training, "label_counts": np.asarray(counts, dtype=np.int64).tolist()}
+    (aside / "training.json").write_text(json.dumps(account, indent=1) + "\n")
+    was_training = model.training
+    model.eval()
+    save_file({"embeddings": encode_prompts(model, taxonomy.prompts())}, aside / "label_embeddings.safetensors")
+    model.train(was_training)
+    if card:
+        (aside / "README.md").write_text(card)
+    if directory.exists():
+        older = directory.with_name(directory.name + ".old")
+        shutil.rmtree(older, ignore_errors=True)
+        directory.rename(older)
+        aside.rename(directory)
+        shutil.rmtree(older)
+    else:
+        aside.rename(directory)
+    return directory
+
+
+def load_model(directory: str | Path) -> LoadedModel:
+    """Read a model directory.
+
+    Raises:
+        DataError: If a file is absent, damaged, or does not belong to the others.
+        ConfigError: If the configuration names something unknown.
+    """
+    directory = Path(directory)
+    absent = [name for name in FILES if not (directory / name).is_file()]
+    if absent:
+        raise DataError(f"{directory}: not a model directory, {', '.join(absent)} absent; `train/clip.py` writes one")
+    config = config_from_dict(ModelConfig, _json(directory / "config.json"), str(directory / "config.json"))
+    # The weights lie beside the configuration: a pretrained tower need not be fetched again.
+    offline = dataclasses.replace(config, text=dataclasses.replace(config.text, pretrained=""))
+    statistics = Statistics.read(directory / "statistics.json")
+    model = create_model(offline, statistics)
+    path = directory / "model.safetensors"
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path}: damaged ({error}); fetch or train the model again") from error
+    _load_state(model, state, path)
+    model.eval()
+    taxonomy = Taxonomy.read(directory / "taxonomy.parquet")
+    training = _json(directory / "training.json")
+    counts = np.array(training.pop("label_counts", []), dtype=np.int64)
+    if len(counts) != len(taxonomy):
+        raise DataError(
+            f"{directory}: training.json counts {len(counts)} labels but taxonomy.parquet has {len(taxonomy)} taxa; "
+            "the files are from different models"
+        )
+    return LoadedModel(model, config, taxonomy, counts, statistics, training, weights_fingerprint(path), directory)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected an object, found {type(value).__name__}")
+    return value
+
+
+def _load_state(model: GeoTreeCLIP, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load weights strictly, naming the first entries that do not fit, and refuse values that are not finite."""
+    expected = model.state_dict()
+    missing, surplus = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    shapes = [name for name in expected if name in state and expected[name].shape != state[name].shape]
+    if missing or surplus or shapes:
+        raise ConfigError(
+            f"{path}: weights do not fit config.json: {len(missing)} missing {missing[:3]}, {len(surplus)} unknown "
+            f"{surplus[:3]}, {len(shapes)} of another shape {shapes[:3]}"
+        )
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise DataError(f"{path}: {broken[0]} holds values that are not finite; the file is damaged")
+    model.load_state_dict(state)

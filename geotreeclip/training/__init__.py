@@ -1,0 +1,1 @@
+"""Training: configuration, objective, augmentation, checkpoints and the Accelerate loop."""
