@@ -20,6 +20,7 @@ from geotreeclip.errors import InputError
 
 RESAMPLES = 1000
 LEVEL = 0.95
+DENSE = 4_000_000  # entries of a table of blocks by classes, 16 MB
 MIN_BLOCKS = 5  # fewer say nothing about the spread between blocks: no interval
 MAX_BLOCKS = 10_000  # more are joined at random into as many groups: the variance stays right, memory stays bounded
 
@@ -151,21 +152,21 @@ class BlockBootstrap:
     ) -> tuple[NDArray[np.float64], ...]:
         """Sums and counts by class: of each resample [R, C] twice, of the samples [C] twice."""
         names, code = np.unique(classes[rows], return_inverse=True)
-        cells, cell = np.unique(code.reshape(-1) * self._count + self._block[rows], return_inverse=True)
-        cell = cell.reshape(-1)
-        total = np.bincount(cell, weights=values[rows], minlength=len(cells))
-        number = np.bincount(cell, minlength=len(cells)).astype(np.float64)
-        starts = np.searchsorted(cells, np.arange(len(names)) * self._count)
-        block = cells % self._count
-        drawn_total = np.empty((self.resamples, len(names)))
-        drawn_number = np.empty_like(drawn_total)
-        weights = self.weights()
-        step = max(1, 4_000_000 // max(1, len(cells)))  # about 16 MB at a time
-        for start in range(0, self.resamples, step):
-            part = weights[start : start + step, block]
-            drawn_total[start : start + step] = np.add.reduceat(part * total.astype(np.float32), starts, axis=1)
-            drawn_number[start : start + step] = np.add.reduceat(part * number.astype(np.float32), starts, axis=1)
-        return drawn_total, drawn_number, np.add.reduceat(total, starts), np.add.reduceat(number, starts)
+        width = len(names)
+        cells, cell = np.unique(self._block[rows] * width + code.reshape(-1), return_inverse=True)
+        total = np.bincount(cell.reshape(-1), weights=values[rows], minlength=len(cells))
+        number = np.bincount(cell.reshape(-1), minlength=len(cells)).astype(np.float64)
+        sums = [np.bincount(cells % width, part, width).astype(np.float64) for part in (total, number)]
+        drawn: list[NDArray[np.float64]] = [np.empty((self.resamples, width)) for _ in sums]
+        step = max(1, DENSE // self._count)  # classes at a time, so that a table of blocks by classes stays small
+        for first in range(0, width, step):
+            inside = (cells % width >= first) & (cells % width < first + step)
+            place = cells[inside] // width, cells[inside] % width - first
+            for out, part in zip(drawn, (total, number), strict=True):
+                table = np.zeros((self._count, min(step, width - first)), dtype=np.float32)
+                table[place] = part[inside]
+                out[:, first : first + step] = self.weights() @ table
+        return drawn[0], drawn[1], sums[0], sums[1]
 
     def _interval(self, value: float, drawn: NDArray[np.float64]) -> Interval:
         drawn = drawn[np.isfinite(drawn)]

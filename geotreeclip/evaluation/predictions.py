@@ -104,7 +104,7 @@ class Predictions:
         ids, counts = np.unique(self.sample_id, return_counts=True)
         if len(ids) != len(self.sample_id):
             raise DataError(
-                f"predictions of {self.context.system}: sample_id {ids[counts > 1][0]!r} occurs more than once; "
+                f"predictions of {self.context.system}: sample_id {str(ids[counts > 1][0])!r} occurs more than once; "
                 "comparisons need unique ids"
             )
 
@@ -182,7 +182,7 @@ def from_log_prob(
         InputError: shapes that do not fit, NaN.
     """
     log_prob = np.asarray(log_prob)
-    ids = np.asarray(sample_id, dtype=str)
+    ids = np.asarray(list(sample_id), dtype=str)
     if log_prob.ndim != 2 or log_prob.shape != (len(ids), len(candidates)) or len(truth) != len(ids):
         raise InputError(
             f"predictions: log_prob has shape {log_prob.shape}, expected ({len(ids)} samples, {len(candidates)} "
