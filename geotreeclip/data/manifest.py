@@ -320,4 +320,3 @@ class _Reader:
             if end > size:
                 raise self.fail(f"{field_name} reaches to byte {end} of a shard of {size} bytes")
         return Chunk(samples, checked)
-

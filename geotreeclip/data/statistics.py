@@ -154,9 +154,7 @@ class Statistics:
             pixels = [np.ascontiguousarray(images[:, :, c]).ravel() for c in range(images.shape[2])]
             kept = [values[values != MISSING_DN] for values in pixels]
             band = Moments.of(kept, [a.size - b.size for a, b in zip(pixels, kept, strict=True)])
-        return replace(
-            self, band=self.band + band, variable=self.variable + variable, samples=self.samples + size
-        )
+        return replace(self, band=self.band + band, variable=self.variable + variable, samples=self.samples + size)
 
     def __add__(self, other: Statistics) -> Statistics:
         """Statistics of both sets; a difference in WorldClim version or resolution warns."""
