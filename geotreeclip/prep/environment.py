@@ -184,9 +184,8 @@ def plausible(name: str, values: NDArray[np.float64], where: str) -> tuple[NDArr
     wrong = (known < variable.low) | (known > variable.high)
     share = float(wrong.mean()) if len(known) else 0.0
     if share > REFUSED_SHARE:
-        suspicion = next(
-            (words for words, turned in _other_units(name, known) if _fit(turned, variable.low, variable.high)), None
-        )
+        fitting = [words for words, turned in _other_units(name, known) if _fit(turned, variable.low, variable.high)]
+        suspicion = "they look like " + ", or like ".join(fitting) if fitting else None
         if suspicion is None and share > WRONG_SHARE:
             suspicion = "they are of another unit, or of another variable"
         if suspicion is not None:
@@ -364,12 +363,10 @@ def _other_units(name: str, values: NDArray[np.float64]) -> list[tuple[str, NDAr
     """Suspicions of another unit, each with the values turned from it."""
     found = []
     if VARIABLES[VARIABLE_INDEX[name]].worldclim1_factor != 1:
-        found.append(("they look like tenths, as WorldClim 1 stores them; give --worldclim 1", values / 10))
+        found.append(("tenths as WorldClim 1 stores them (give --worldclim 1)", values / 10))
     if name in _ABSOLUTE:
-        found.append(("they look like kelvin; convert them to degrees Celsius", values - 273.15))
-        found.append(("they look like tenths of a kelvin; convert them to degrees Celsius", values / 10 - 273.15))
-    if name.startswith("bio"):
-        found.append(("they look ten times too large; the file may lack its scale tag", values / 10))
+        found.append(("kelvin (convert them to degrees Celsius)", values - 273.15))
+        found.append(("tenths of a kelvin (convert them to degrees Celsius)", values / 10 - 273.15))
     return found
 
 
