@@ -139,8 +139,8 @@ class RunConfig:
         validation: Share of the training samples held out where the split names no validation samples.
         validation_samples: At most so many samples are used for validation during training.
         select: What the kept weights are best in on validation: "log_loss", or "top1".
-        minutes: Budget of wall time; it wins over steps and epochs. Some steps are timed, then their number is fixed and
-            stored, so that schedule and resume depend on steps alone.
+        minutes: Budget of wall time; it wins over steps and epochs. Some steps are timed, then their number is fixed
+            and stored, so that schedule and resume depend on steps alone.
         steps: Optimizer steps; they win over epochs.
         epochs: Passes over the training samples.
         batch_size: Samples in a step over all processes.

@@ -1,0 +1,79 @@
+"""Command line of `train/clip.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from geotreeclip.errors import run_main
+from geotreeclip.training.config import RunConfig
+
+__all__ = ["main", "parse"]
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[RunConfig, Namespace]:
+    """Read the configuration: defaults, then `--config` files, then single settings, the last one wins.
+
+    Args:
+        argv: Arguments; None takes those of the process.
+
+    Returns:
+        The configuration, and the parsed namespace with the options of the dry run.
+    """
+    parser = ArgumentParser(
+        prog="train/clip.py",
+        description="Train both encoders with the contrastive loss on packed shards; start with `accelerate launch`.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file of settings; later options override it")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print steps, memory and hours, then stop")
+    parser.add_argument("--plan_samples", type=int, default=0, help="dry run without data: training samples")
+    parser.add_argument("--plan_taxa", type=int, default=0, help="dry run without data: distinct taxa")
+    parser.add_argument("--plan_processes", type=int, default=1, help="dry run: devices")
+    parser.add_argument("--plan_tflops", type=float, default=100.0, help="dry run: sustained TFLOP/s of a device")
+    parser.add_class_arguments(RunConfig, None)
+    given = parser.parse_args(argv)
+    ready: Any = parser.instantiate_classes(given)
+    fields = RunConfig.__dataclass_fields__
+    return RunConfig(**{name: ready[name] for name in fields}), given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    config, options = parse(argv)
+
+    def job() -> None:
+        if options.dry_run:
+            _dry_run(config, options)
+            return
+        from geotreeclip.training.loop import train
+
+        train(config)
+
+    return run_main(job)
+
+
+def _dry_run(config: RunConfig, options: Namespace) -> None:
+    from geotreeclip.training.dry_run import plan
+
+    samples, taxa = options.plan_samples, options.plan_taxa
+    if config.data:
+        import numpy as np
+
+        from geotreeclip.data.packed import PackedDataset
+        from geotreeclip.training.samples import choose_samples
+
+        dataset = PackedDataset(config.data)
+        rows = choose_samples(dataset, config).train
+        samples, taxa = len(rows), len(np.unique(dataset.taxa[rows]))
+    if not (samples and taxa):
+        from geotreeclip.errors import ConfigError
+
+        raise ConfigError("a dry run needs --data DIR, or --plan_samples and --plan_taxa")
+    print(plan(config, samples, taxa, options.plan_processes, options.plan_tflops).text())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
