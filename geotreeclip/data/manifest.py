@@ -19,7 +19,17 @@ from typing import Any
 from geotreeclip.errors import DataError
 from geotreeclip.schema import BANDS, MISSING_DN, MONTHS, PATCH, REFLECTANCE_SCALE, VARIABLE_NAMES, VARIABLES
 
-__all__ = ["COLUMN_DTYPES", "MANIFEST", "Chunk", "Column", "Manifest", "Shard", "sha256_file"]
+__all__ = [
+    "COLUMN_DTYPES",
+    "MANIFEST",
+    "Chunk",
+    "Column",
+    "Manifest",
+    "Shard",
+    "check_size",
+    "sha256_file",
+    "shard_from_json",
+]
 
 MANIFEST = "manifest.json"
 FORMAT = "geotreeclip-packed"
@@ -82,7 +92,7 @@ class Manifest:
         height: H.
         width: W.
         has_days: whether each sample carries the first and last day of its steps; else steps are calendar months.
-        worldclim: WorldClim version whose units the environment has.
+        worldclim: WorldClim version that the values come from; their units are always those of version 2.1.
         resolution: resolution of the environmental rasters, in words.
         source: where the samples come from, in words.
         files: the tables beside the shards, name to {"bytes", "sha256"}.
@@ -200,6 +210,11 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def shard_from_json(value: object, columns: Mapping[str, tuple[int, ...]], where: Path) -> Shard:
+    """One entry of the list of shards, checked as in a manifest."""
+    return _Reader(where).shard(value, "shard", columns)
 
 
 class _Reader:

@@ -309,7 +309,7 @@ def _row_bytes(manifest: Manifest, name: str) -> int:
 def _missing(directory: Path) -> str:
     if not directory.is_dir():
         return f"{directory}: no such directory; give a packed directory (`geotreeclip pack` makes one)"
-    if any(directory.glob("*.tar*")) or any(directory.glob(".partial-*")):
+    if any(directory.glob("*.tar*")) or any(directory.glob(".pa*")):
         return (
             f"{directory}: is incomplete, it has shards but no {MANIFEST}: packing was interrupted; run the same "
             "command again to finish it, or delete the directory"

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.data.sources import OpenSource, open_source, source_name
 from geotreeclip.data.tarstream import Damage, Member, read_members
 from geotreeclip.data.tensorfile import MAX_TENSOR_BYTES, TensorDecoder, TensorError
-from geotreeclip.data.writer import write_atomically
 from geotreeclip.schema import BANDS, MONTHS, PATCH, PUBLISHED_RANK_FIELDS, VARIABLE_NAMES
 from geotreeclip.taxonomy import Taxon
 
@@ -170,7 +170,7 @@ def _decode(group: _Group, shard: str, decoder: TensorDecoder) -> PublishedSampl
             value = ""
         if not isinstance(value, str) or len(value) > _MAX_NAME or not (value.isprintable()):
             raise _Wrong(f"{TEXT} field {name} is {value!r:.60}, expected a name")
-        names.append(value)
+        names.append(value.strip())
     if not any(names):
         raise _Wrong(f"{TEXT} names no taxon")
     environment = np.array([_number(auxiliary.get(name), name) for name in VARIABLE_NAMES])

@@ -121,7 +121,7 @@ class Statistics:
         bands: names of the bands.
         variables: names of the variables.
         samples: samples seen.
-        worldclim: WorldClim version of the bioclimatic variables ("1" or "2.1"; "" when unknown).
+        worldclim: WorldClim version that the values come from ("1" or "2.1"; "" when unknown); units are those of 2.1.
         resolution: resolution of the environmental rasters, in words ("" when unknown).
     """
 

@@ -8,12 +8,8 @@ Shape letters: N samples, T time steps, C bands, H W pixels, V environmental var
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
 import re
-import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geotreeclip.data.manifest import MANIFEST, Chunk, Column, Manifest, Shard, sha256_file
+from geotreeclip.data.manifest import MANIFEST, Manifest, Shard, check_size, sha256_file
+from geotreeclip.data.shardfile import ShardFile, write_atomically
 from geotreeclip.data.statistics import Statistics
 from geotreeclip.errors import DataError
 from geotreeclip.schema import BANDS, MISSING_DN, MONTHS, PATCH, VARIABLE_NAMES
@@ -31,7 +28,7 @@ from geotreeclip.taxonomy import Taxon, Taxonomy
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SAMPLE_COLUMNS", "PackedWriter", "to_digital_numbers", "write_atomically"]
+__all__ = ["SAMPLE_COLUMNS", "PackedWriter", "WriterState", "to_digital_numbers"]
 
 SAMPLE_COLUMNS = ("sample_id", "taxon", "longitude", "latitude", "year", "country", "source", "rarity")
 """Columns that every samples.parquet has, in this order; more may follow."""
@@ -85,6 +82,22 @@ class _Rows(NamedTuple):
         )  # fmt: skip
 
 
+class WriterState(NamedTuple):
+    """What a writer has finished, for another one to go on from.
+
+    Attributes:
+        shards: the finished shards.
+        statistics: statistics of their samples.
+        taxa: the taxa so far, in order.
+        tables: rows of samples.parquet so far.
+    """
+
+    shards: list[Shard]
+    statistics: Statistics
+    taxa: list[Taxon]
+    tables: list[pd.DataFrame]
+
+
 class PackedWriter:
     """Writes a packed directory; use it as a context manager.
 
@@ -99,10 +112,10 @@ class PackedWriter:
         shard_samples: samples per shard, rounded up to whole chunks.
         chunk_samples: samples per member.
         source: where the samples come from, in words.
-        worldclim: WorldClim version whose units the environment has (only "2.1" convention is stored; the version of
-            the values may be "1" when they were converted).
+        worldclim: WorldClim version that the values come from; their units are always those of version 2.1.
         resolution: resolution of the environmental rasters, in words.
         overwrite: whether a finished set in `out` may be replaced.
+        resume: what an earlier writer finished in `out`; its shards are kept.
 
     Raises:
         DataError: `out` holds a finished set, or cannot be written.
@@ -113,6 +126,7 @@ class PackedWriter:
         bands: Sequence[str] = BANDS, steps: int = MONTHS, size: tuple[int, int] = (PATCH, PATCH),
         has_days: bool = False, shard_samples: int = 8192, chunk_samples: int = 512, source: str = "",
         worldclim: str = "2.1", resolution: str = "", overwrite: bool = False,
+        resume: WriterState | None = None,
     ) -> None:  # fmt: skip
         if chunk_samples < 1 or shard_samples < 1:
             raise DataError(f"shards of {shard_samples} and chunks of {chunk_samples} samples: both must be positive")
@@ -131,9 +145,14 @@ class PackedWriter:
         self.statistics = Statistics.empty(bands, worldclim=worldclim, resolution=resolution)
         self.shards: list[Shard] = []
         self._tables: list[pd.DataFrame] = []
+        if resume is not None:
+            self.shards, self._tables = list(resume.shards), list(resume.tables)
+            self.statistics = resume.statistics
+            self._taxon_rows = {taxon: row for row, taxon in enumerate(resume.taxa)}
         self._waiting: list[_Rows] = []
         self._waiting_samples = 0
-        self._tar: _ShardFile | None = None
+        self._tar: ShardFile | None = None
+        self._closed = False
         self._prepare(overwrite)
 
     def __enter__(self) -> Self:
@@ -213,6 +232,22 @@ class PackedWriter:
             self.shards.append(self._tar.finish())
             self._tar = None
 
+    def describe(self, worldclim: str, resolution: str) -> None:
+        """States where the climate values come from, once that is known."""
+        self._layout = replace(self._layout, worldclim=worldclim, resolution=resolution)
+        self.statistics = replace(self.statistics, worldclim=worldclim, resolution=resolution)
+
+    def reload(self, paths: Sequence[Path]) -> None:
+        """Takes the rows of samples.parquet from files that hold the very same rows."""
+        import pandas as pd
+
+        tables = [pd.read_parquet(path) for path in paths]
+        self._tables = [table for table in tables if len(table)]
+
+    def state(self) -> WriterState:
+        """What is finished; call `finish_shard` first."""
+        return WriterState(list(self.shards), self.statistics, list(self._taxon_rows), list(self._tables))
+
     def close(self) -> None:
         """Writes the rest, the tables and, last, the manifest.
 
@@ -221,6 +256,8 @@ class PackedWriter:
         """
         import pandas as pd
 
+        if self._closed:
+            return
         self.finish_shard()
         taxonomy = self.taxonomy if self.taxonomy is not None else Taxonomy(list(self._taxon_rows))
         if self._tables:
@@ -242,8 +279,12 @@ class PackedWriter:
         }
         manifest = replace(self._layout, shards=tuple(self.shards), files=files)
         write_atomically(self.out / MANIFEST, lambda path: path.write_text(manifest.to_json(), encoding="utf-8"))
+        self._closed = True
 
     def _prepare(self, overwrite: bool) -> None:
+        kept = {shard.name for shard in self.shards}
+        for shard in self.shards:
+            check_size(self.out / shard.name, shard.bytes)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             if (self.out / MANIFEST).exists():
@@ -252,7 +293,7 @@ class PackedWriter:
                 # The manifest goes first: without it no reader takes the rest for a set.
                 (self.out / MANIFEST).unlink()
             for entry in self.out.iterdir():
-                if _OWN_FILES.fullmatch(entry.name):
+                if _OWN_FILES.fullmatch(entry.name) and entry.name not in kept:
                     entry.unlink()
         except OSError as error:
             raise DataError(f"{self.out}: cannot be written: {error.strerror}") from error
@@ -273,10 +314,11 @@ class PackedWriter:
                 raise DataError(f"sample {ids[first]!r}: taxon row {rows[first]}, the taxonomy has {size} rows")
             return rows.astype(np.int32)
         result = np.empty(len(ids), dtype=np.int32)
-        listed = [Taxon(*taxon) for taxon in cast("Sequence[Taxon]", taxa)]
+        listed = list(cast("Sequence[Taxon]", taxa))
         if len(listed) != len(ids):
             raise DataError(f"{len(listed)} taxa given for {len(ids)} sample ids")
-        for number, taxon in enumerate(listed):
+        for number, stated in enumerate(listed):
+            taxon = Taxon(*(part.strip() for part in stated))  # as tables of taxa are read
             row = self._taxon_rows.get(taxon)
             if row is None:
                 if self.taxonomy is not None:
@@ -303,80 +345,11 @@ class PackedWriter:
             parts = [getattr(rows, name) for rows in taken]
             columns[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if self._tar is None:
-            self._tar = _ShardFile(self.out, f"shard-{len(self.shards):06d}.tar")
+            self._tar = ShardFile(self.out, f"shard-{len(self.shards):06d}.tar")
         self._tar.write(columns)
         if len(self._tar.chunks) == self._shard_chunks:
             self.shards.append(self._tar.finish())
             self._tar = None
-
-
-class _ShardFile:
-    """A shard being written, hashed on its way to the disk."""
-
-    def __init__(self, out: Path, name: str) -> None:
-        self.name = name
-        self.path = out / name
-        self.partial = out / f".partial-{name}"
-        self.chunks: list[Chunk] = []
-        self._hash = hashlib.sha256()
-        self._bytes = 0
-        self._stream = self.partial.open("wb")
-
-    def write(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Appends a chunk: one tar member per column, named after the chunk's number."""
-        described = {}
-        for name, array in columns.items():
-            stored = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-            header = io.BytesIO()
-            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(stored))
-            member = tarfile.TarInfo(f"{len(self.chunks):06d}.{name}.npy")
-            member.size = header.tell() + stored.nbytes
-            member.mode = 0o644
-            self._put(member.tobuf(tarfile.USTAR_FORMAT))
-            self._put(header.getbuffer())
-            described[name] = Column(self._bytes, stored.dtype.str, stored.shape)
-            self._put(stored.reshape(-1).view(np.uint8).data)
-            self._put(bytes(-self._bytes % tarfile.BLOCKSIZE))
-        self.chunks.append(Chunk(len(columns["taxon"]), described))
-
-    def finish(self) -> Shard:
-        """Ends the tar, syncs and renames it."""
-        self._put(bytes(2 * tarfile.BLOCKSIZE))
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        self.partial.replace(self.path)
-        return Shard(
-            self.name, sum(chunk.samples for chunk in self.chunks), self._bytes, self._hash.hexdigest(),
-            tuple(self.chunks),
-        )  # fmt: skip
-
-    def discard(self) -> None:
-        """Closes and removes the unfinished file."""
-        self._stream.close()
-        self.partial.unlink(missing_ok=True)
-
-    def _put(self, data: bytes | memoryview) -> None:
-        self._stream.write(data)
-        self._hash.update(data)
-        self._bytes += len(data)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path beside `path`, then syncs and renames it."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        write(partial)
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _encode_id(name: str) -> bytes:
