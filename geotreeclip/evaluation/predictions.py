@@ -169,7 +169,8 @@ def from_log_prob(
         log_prob: [N, S] log-probabilities (log-softmax over S); -inf is a probability of zero, NaN is refused.
         candidates: the S candidate taxa.
         truth: N taxa, or int [N] rows of `candidates`. A taxon that is no candidate is kept and counts as wrong; at a
-            rank above species a truth is the candidate of the same name at that rank.
+            rank above species a truth is the candidate of the same name at that rank; a species that no candidate
+            matches exactly is the one candidate of the same species name.
         sample_id: N unique ids.
         context: what was scored, and how.
         rank: rank of the candidates.

@@ -6,6 +6,7 @@ Shape letters: N samples, S candidates, K labels kept.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,16 +67,19 @@ def locate(
         return tuple(candidates), truth.astype(np.int64)
     finest = str(rank) == "species"
     classes = [Taxon(*taxon) for taxon in candidates]
-    rows: dict[Any, int] = {}
-    for row, taxon in enumerate(classes):
-        rows.setdefault(taxon if finest else getattr(taxon, str(rank)), row)
-    rows.pop("", None)
+    borne = Counter(taxon.name(rank) for taxon in classes)
+    # Above species a name is all that counts; of species it helps where one candidate alone bears it
+    by_name = {taxon.name(rank): row for row, taxon in enumerate(classes) if not finest or borne[taxon.name(rank)] == 1}
+    by_name.pop("", None)
+    rows = {taxon: row for row, taxon in enumerate(classes)} if finest else {}
     index = np.empty(len(truth), dtype=np.int64)
-    for sample, item in enumerate(truth):
-        taxon = Taxon(*item)
-        key: Any = taxon if finest else getattr(taxon, str(rank)) or taxon
-        if key not in rows:
-            rows[key] = len(classes)
-            classes.append(taxon if finest else taxon.at(rank))  # type: ignore[arg-type]
-        index[sample] = rows[key]
+    for sample, taxon in enumerate(truth):
+        row = rows.get(taxon, by_name.get(taxon.name(rank)))
+        if row is None:
+            row = len(classes)
+            classes.append(taxon if finest else taxon.at(rank))
+            if not finest and taxon.name(rank):
+                by_name[taxon.name(rank)] = row
+        rows[taxon] = row
+        index[sample] = row
     return tuple(classes), index

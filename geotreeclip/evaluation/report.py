@@ -208,17 +208,19 @@ def _section(rows: Sequence[Row], ceilings: Sequence[Row]) -> list[str]:
         return None if row is None else ceiling_of(row, ceilings)
 
     systems = _systems(everyone, varying)
-    known = any(bound(cells.get("top1")) for cells in systems.values())
+    bounded = [name for name in ("top1", "macro_top1") if any(bound(cells.get(name)) for cells in systems.values())]
     header = [*varying, *(METRIC_NAMES.get(name, name.replace("_", " ")) for name in metrics)]
+    for name in bounded:
+        header += [f"{METRIC_NAMES[name]} ceiling", "share of it"]
     body = []
     for key, cells in systems.items():
         line = [*key, *(_cell(cells.get(name)) for name in metrics)]
-        if known:
-            limit = bound(cells.get("top1"))
-            share = limit and limit["value"] and cells["top1"]["value"] / limit["value"]
-            line += [_cell(limit), f"{share:.1%}".replace("%", " %") if share else ""]
+        for name in bounded:
+            limit = bound(cells.get(name))
+            share = limit and limit["value"] and cells[name]["value"] / limit["value"]
+            line += [_cell(limit), f"{100 * share:.1f} %" if share else ""]
         body.append(line)
-    lines += _table([*header, *(["top-1 ceiling", "share of ceiling"] if known else [])], body, len(varying))
+    lines += _table(header, body, len(varying))
     lines += _ranks(rows, (rank, protocol), varying)
     return lines + _rarity(main, varying)
 
@@ -254,9 +256,14 @@ def _rarity(main: Sequence[Row], varying: Sequence[str]) -> list[str]:
 
 
 def _ceilings(ceilings: Sequence[Row]) -> list[str]:
-    header = ["set", "rank", "group", "metric", "inputs", "prior", "value"]
-    body = [[str(row[name] or "") for name in header[:-1]] + [_cell(row)] for row in ceilings]
-    return _table(header, body, len(header) - 1)
+    """All that is known of the ceiling, ranks as columns."""
+    ranks = sorted({row["rank"] or "species" for row in ceilings}, key=lambda rank: _order((rank, None)))
+    names = ["inputs", "prior", "metric", *(["split"] if any(row["split"] for row in ceilings) else [])]
+    tables: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in ceilings:
+        tables.setdefault(_key(row, names), {})[row["rank"] or "species"] = row
+    body = [[*key, *(_cell(cells.get(rank)) for rank in ranks)] for key, cells in tables.items()]
+    return _table([*names, *(_title(rank, None) for rank in ranks)], body, len(names))
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:

@@ -89,15 +89,26 @@ def test_page_shows_systems_metrics_and_the_share_of_the_ceiling():
         row(protocol="rolled-up"), row(protocol="rolled-up", prior="training", value=0.6),
         row(protocol="rolled-up", system="majority", inputs="none", prior="set", value=0.1, low=0.08, high=0.12),
         row(group="rare", value=0.3, n=20), row(group="frequent", value=0.7, n=80),
-        make_row(system=CEILING, metric="top1", rank="species", inputs="all", prior="uniform", value=0.8),
+        row(metric="macro_top1", value=0.45), row(metric="macro_top1", value=0.5, prior="training"),
+        make_row(system=CEILING, metric="macro_top1", rank="species", inputs="all", prior="uniform", value=0.9),
+        make_row(system=CEILING, metric="top1", rank="species", inputs="all", prior="training", value=0.8),
+        make_row(system=CEILING, metric="top1", rank="genus", inputs="all", prior="training", value=0.95),
     ]  # fmt: skip
     page = markdown(rows, {"command": "x"})
     lines = page.splitlines()
-    model = next(line for line in lines if line.startswith("| geotreeclip | all    | uniform  |"))
-    cells = [cell.strip() for cell in model.strip("|").split("|")]
-    assert cells[3:] == ["50.0 [45.0, 55.0]", "90.0", "1.2 [0.0, 2.0]", "1.234 [1.200, 1.300]", "80.0", "62.5 %"]
-    majority = next(line for line in lines if line.startswith("| majority"))
-    assert majority.rstrip("| ").endswith("10.0 [8.0, 12.0]")  # no ceiling for a system without inputs
+    uniform, training, majority = (
+        next(line for line in lines if line.startswith(f"| {start} ")) for start in (
+            "geotreeclip | all    | uniform", "geotreeclip | all    | training", "majority"
+        )
+    )  # fmt: skip
+    cells = [cell.strip() for cell in uniform.strip("|").split("|")]
+    expected = ["50.0 [45.0, 55.0]", "90.0", "45.0 [45.0, 55.0]", "1.2 [0.0, 2.0]", "1.234 [1.200, 1.300]"]
+    assert cells[3:] == [*expected, "", "", "90.0", "50.0 %"]  # the macro ceiling is that of the uniform prior
+    cells = [cell.strip() for cell in training.strip("|").split("|")]
+    assert cells[-4:] == ["80.0", "75.0 %", "", ""]
+    assert majority.strip("| ").endswith("10.0 [8.0, 12.0]")  # no ceiling for a system without inputs
+    model = uniform
+    assert "| all    | training | top-1" in page or "| all    | training | top1 " in page
     assert "genus, published" in page
     assert "genus, rolled-up" in page
     assert "species, rolled-up" not in page  # the same as published, nothing to add

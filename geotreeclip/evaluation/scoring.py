@@ -1,0 +1,170 @@
+"""Scores of a classifier on a packed set, streamed in batches, beside the baselines that see nothing.
+
+Shape letters: N samples, B of a batch, L candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotreeclip.evaluation.collect import Collector, Scored, Truth, batch_size_for, named_ranks
+from geotreeclip.evaluation.inputs import mask_inputs
+from geotreeclip.evaluation.intervals import RESAMPLES, BlockBootstrap
+from geotreeclip.evaluation.predictions import Context, Predictions
+from geotreeclip.evaluation.ranking import locate
+from geotreeclip.evaluation.report import Row
+from geotreeclip.taxonomy import Taxon, Taxonomy
+
+if TYPE_CHECKING:
+    from geotreeclip.data.packed import PackedBatch, PackedDataset
+    from geotreeclip.observations import ObservationBatch
+
+PRIORS = ("uniform", "training")
+
+
+class Scorer(Protocol):
+    """What zero-shot scoring needs of a classifier."""
+
+    def log_probabilities(
+        self, batch: ObservationBatch, labels: Taxonomy | None = None, prior: Any = "training", batch_size: int = 1024
+    ) -> NDArray[np.float32]:
+        """Log-softmax [N, L] over the labels."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Rows of a report, the predictions that they are computed from, and how the intervals were made."""
+
+    rows: list[Row]
+    predictions: list[Predictions]
+    intervals: str
+
+
+def evaluate(
+    classifier: Scorer,
+    dataset: PackedDataset,
+    indices: NDArray[np.int64],
+    candidates: Taxonomy,
+    truth: Truth,
+    *,
+    context: Context,
+    inputs: Sequence[str] = ("all",),
+    priors: Sequence[str] = PRIORS,
+    counts: dict[Taxon, int] | None = None,
+    label_prior: NDArray[np.float64] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: Any = "cpu",
+    progress: bool = False,
+) -> Result:
+    """Score a classifier and the majority baselines.
+
+    Args:
+        classifier: gives log-probabilities over labels.
+        dataset: the set.
+        indices: int64 [N], the samples to score.
+        candidates: the labels to choose from.
+        truth: of the samples, in the order of `indices`.
+        context: what is scored; inputs and prior are filled in here.
+        inputs: named sets of inputs (`INPUT_SETS`).
+        priors: priors over the labels.
+        counts: training records of each taxon, for the majority of the training set.
+        label_prior: [L] prior of each candidate in the training data. With it the uniform prior is computed from the
+            scores under the training prior, so that every place is encoded once.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        batch_size: samples at a time; by default as many as the candidate list allows.
+        device: where the tensors go.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Rows (uniform prior first), predictions, and a description of the intervals.
+    """
+    size = batch_size or batch_size_for(len(candidates))
+    collectors = {
+        (given, prior): Collector(candidates, truth, replace(context, inputs=given, prior=prior))
+        for prior in priors
+        for given in inputs
+    }
+    for batch in _observations(dataset, indices, size, device, progress):
+        for given in inputs:
+            masked = mask_inputs(batch, given)
+            for prior, scores in _scores(classifier, masked, candidates, priors, label_prior, size):
+                collectors[given, prior].add(scores)
+    scored = [collector.finish() for collector in collectors.values()]
+    scored += majority(candidates, truth, context, counts=counts, batch_size=size)
+    bootstrap = BlockBootstrap(truth.block, len(truth), resamples=resamples, seed=seed)
+    rows = [row for item in scored for row in item.rows(bootstrap)]
+    return Result(rows, [part for item in scored for part in item.all()], bootstrap.describe())
+
+
+def majority(
+    candidates: Taxonomy,
+    truth: Truth,
+    context: Context,
+    *,
+    counts: dict[Taxon, int] | None = None,
+    batch_size: int = 1024,
+) -> list[Scored]:
+    """Baselines that see nothing: all samples get the shares of the candidates in the set, or in the training data."""
+    _, row = locate(candidates, truth.taxa, named_ranks(candidates)[0])
+    shares = {"set": np.bincount(row, minlength=len(candidates))[: len(candidates)].astype(np.float64)}
+    if counts:
+        # One record more for each, so that an unseen taxon is improbable, not impossible
+        shares["training"] = np.array([counts.get(taxon, 0) + 1 for taxon in candidates], dtype=np.float64)
+    result = []
+    for prior, share in shares.items():
+        if not share.sum():
+            continue
+        with np.errstate(divide="ignore"):
+            log_prob = np.log(share / share.sum())
+        collector = Collector(candidates, truth, replace(context, system="majority", inputs="none", prior=prior))
+        for start in range(0, len(truth), batch_size):
+            collector.add(np.broadcast_to(log_prob, (min(batch_size, len(truth) - start), len(candidates))))
+        result.append(collector.finish())
+    return result
+
+
+def _observations(
+    dataset: PackedDataset, indices: NDArray[np.int64], size: int, device: Any, progress: bool
+) -> Iterator[ObservationBatch]:
+    from tqdm import tqdm
+
+    from geotreeclip.data.loader import sequential
+    from geotreeclip.observations import from_packed
+
+    with tqdm(total=len(indices), unit=" samples", desc="scoring", disable=not progress) as bar:
+        packed: PackedBatch
+        for packed in sequential(dataset, indices, size):
+            yield from_packed(packed, device)
+            bar.update(len(packed.taxon))
+
+
+def _scores(
+    classifier: Scorer,
+    batch: ObservationBatch,
+    candidates: Taxonomy,
+    priors: Sequence[str],
+    label_prior: NDArray[np.float64] | None,
+    size: int,
+) -> Iterator[tuple[str, NDArray[np.floating[Any]]]]:
+    """Log-probabilities [B, S] under each prior."""
+    if label_prior is None or not set(priors) <= set(PRIORS):
+        for prior in priors:
+            yield prior, classifier.log_probabilities(batch, labels=candidates, prior=prior, batch_size=size)
+        return
+    scores = np.asarray(classifier.log_probabilities(batch, labels=candidates, prior="training", batch_size=size))
+    for prior in priors:
+        yield prior, scores if prior == "training" else _log_softmax(scores - np.log(label_prior))
+
+
+def _log_softmax(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
