@@ -88,7 +88,8 @@ class LossConfig:
         text_weight: Weight of the direction text -> place beside place -> text (1 is plain CLIP).
         label_smoothing: Of the direction place -> text.
         coarse_weight: Weight of a second softmax over prompts cut at a coarser rank.
-        coarse_ranks: The ranks that this softmax takes in turn, one a step, drawn by seed.
+        coarse_share: Share of the steps that have it, drawn by seed.
+        coarse_ranks: The ranks that it takes, one a step, drawn by seed.
     """
 
     candidates: Literal["auto", "batch", "all"] = "auto"
@@ -96,7 +97,8 @@ class LossConfig:
     prior_correction: bool = True
     text_weight: float = 0.2
     label_smoothing: float = 0.0
-    coarse_weight: float = 0.2
+    coarse_weight: float = 0.5
+    coarse_share: float = 0.3
     coarse_ranks: tuple[str, ...] = ("genus", "family", "leaf_type")
 
 
@@ -147,6 +149,8 @@ class RunConfig:
         seed: Of weights, order and augmentation.
         precision: "auto" is bf16 where the device has it, else no.
         prefetch: Batches read ahead.
+        threads: Threads of each process on the CPU; 0 shares the cores evenly among the processes. (Launchers set
+            OMP_NUM_THREADS to 1 where nobody asks, which would leave cores idle.)
         resume: "auto" goes on from the newest checkpoint of `out`, "never" starts anew.
         trackers: Accelerate trackers to log to, for example tensorboard or wandb.
         model: The model.
@@ -170,6 +174,7 @@ class RunConfig:
     seed: int = 0
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     prefetch: int = 2
+    threads: int = 0
     resume: Literal["auto", "never"] = "auto"
     trackers: tuple[str, ...] = ("tensorboard",)
     model: ModelChoice = field(default_factory=ModelChoice)

@@ -116,8 +116,10 @@ class TrainingLabels:
         )
 
     def coarse_rank(self, position: int) -> str | None:
-        """The coarse rank of the step at a stream position, drawn by seed; None where the loss has no coarse term."""
+        """The coarse rank of the step at a stream position, drawn by seed; None where it has no coarse term."""
         if not self.config.coarse_ranks or self.config.coarse_weight == 0:
             return None
-        draw = np.random.default_rng([self.seed, position, 0xC0]).integers(len(self.config.coarse_ranks))
-        return self.config.coarse_ranks[int(draw)]
+        generator = np.random.default_rng([self.seed, position, 0xC0])
+        if generator.random() >= self.config.coarse_share:
+            return None
+        return self.config.coarse_ranks[int(generator.integers(len(self.config.coarse_ranks)))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ class Trainer:
         self.out = Path(config.out)
         self.started = time.monotonic()
         self.accelerator = _accelerator(config)
+        if self.device.type == "cpu":
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            torch.set_num_threads(config.threads or max(1, cores // self.accelerator.num_processes))
+            torch.set_flush_denormal(True)  # vanishing moments of AdamW would be computed in slow motion
         self.quiet = quiet or not self.accelerator.is_main_process
         self.dataset = PackedDataset(config.data)
         self.samples = choose_samples(self.dataset, config)
@@ -305,7 +310,7 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with to go on from it."""
         config = self.config.to_dict()
-        for key in ("out", "resume", "trackers", "prefetch"):
+        for key in ("out", "resume", "trackers", "prefetch", "threads"):
             config.pop(key)
         config["data"] = self.dataset.fingerprint()
         return config
@@ -367,7 +372,8 @@ class Trainer:
             f"{'all taxa' if self.labels.use_all else 'taxa of the batch'}\n"
             f"steps: {self.step:,} to {self.steps:,} of {self.config.batch_size} samples "
             f"({self.steps * self.config.batch_size / len(self.loader):.1f} epochs) on "
-            f"{self.accelerator.num_processes} {self.device.type} process(es), precision "
+            f"{self.accelerator.num_processes} {self.device.type} process(es)"
+            f"{f' of {torch.get_num_threads()} threads' if self.device.type == 'cpu' else ''}, precision "
             f"{self.accelerator.mixed_precision}"
         )
 

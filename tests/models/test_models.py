@@ -1,0 +1,261 @@
+"""Every registered model: the same contract."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from geotreeclip.data.statistics import Statistics
+from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.models.clip import create_model
+from geotreeclip.models.config import INPUTS, ModelConfig, config_from_dict, model_config, model_names
+from geotreeclip.models.directory import load_model, save_model
+from geotreeclip.models.observation_encoder import days_as_cycle, location_waves
+from geotreeclip.observations import ObservationBatch
+from geotreeclip.schema import MONTH_DAYS, VARIABLE_INDEX
+from geotreeclip.taxonomy import Taxon, Taxonomy
+from geotreeclip.training.config import OptimizerConfig
+from geotreeclip.training.optimizer import build_optimizer
+
+PROMPTS = ["Deciduous Broadleaf / Fagaceae / Quercus / Quercus robur", "Evergreen Needleleaf / Pinaceae"]
+
+
+def make_batch(size=4, steps=12, seed=0, missing=0.2):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(100, 5000, (size, steps, 10, 5, 5), generator=generator).float()
+    image_valid = torch.rand(images.shape, generator=generator) > missing
+    image_valid &= torch.rand(size, steps, 1, 1, 1, generator=generator) > missing
+    days = torch.from_numpy(MONTH_DAYS[:steps]).expand(size, steps, 2)
+    environment = torch.rand(size, 27, generator=generator) * 40
+    environment_valid = torch.rand(size, 27, generator=generator) > missing
+    environment_valid[:, :2] = True
+    return ObservationBatch(
+        images * image_valid,
+        image_valid,
+        days[..., 0],
+        days[..., 1],
+        environment * environment_valid,
+        environment_valid,
+    )
+
+
+def make_statistics():
+    generator = np.random.default_rng(0)
+    images = generator.integers(100, 5000, (20, 12, 10, 5, 5)).astype(np.uint16)
+    return Statistics.empty().updated(images, generator.random((20, 27)) * 40)
+
+
+def shrunk(name):
+    """The registered model with fewer, narrower blocks, so that all sizes can be tested quickly."""
+    config = model_config(name)
+    return dataclasses.replace(
+        config,
+        observation=dataclasses.replace(config.observation, depth=min(2, config.observation.depth)),
+        text=dataclasses.replace(config.text, layers=1),
+    )
+
+
+@pytest.fixture(scope="module", params=model_names())
+def model(request):
+    torch.manual_seed(0)
+    return create_model(shrunk(request.param), make_statistics()).eval()
+
+
+def test_embeddings_have_unit_length_and_the_stated_dimension(model):
+    with torch.no_grad():
+        places, texts, scale = model(make_batch(), model.tokenize(PROMPTS))
+    assert places.shape == (4, model.config.embed_dim)
+    assert texts.shape == (2, model.config.embed_dim)
+    torch.testing.assert_close(places.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
+    assert float(scale) == pytest.approx(1 / 0.07)
+
+
+def test_output_is_the_same_alone_and_in_any_batch(model):
+    batch = make_batch(6)
+    with torch.no_grad():
+        together = model.encode_observations(batch)
+        alone = torch.cat([model.encode_observations(batch.select(slice(i, i + 1))) for i in range(6)])
+        reverse = model.encode_observations(batch.select(torch.arange(5, -1, -1))).flip(0)
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reverse, together, atol=1e-5, rtol=0)
+
+
+def test_values_under_a_false_mask_do_not_matter(model):
+    batch = make_batch(3)
+    noisy = batch._replace(
+        images=torch.where(batch.image_valid, batch.images, 12345.0),
+        environment=torch.where(batch.environment_valid, batch.environment, -999.0),
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.encode_observations(noisy), model.encode_observations(batch), atol=1e-5, rtol=0
+        )
+
+
+def test_every_parameter_gets_a_gradient_and_is_in_the_optimizer(model):
+    places, texts, scale = model(make_batch(missing=0.0), model.tokenize(PROMPTS))
+    (scale * places @ texts.t()).logsumexp(1).sum().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    model.zero_grad(set_to_none=True)
+    assert without == []
+    optimizer = build_optimizer(model, OptimizerConfig())
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_order_of_steps_does_not_matter_but_their_days_do(model):
+    batch = make_batch(3)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    moved = batch._replace(
+        images=batch.images[:, order],
+        image_valid=batch.image_valid[:, order],
+        first_day=batch.first_day[:, order],
+        last_day=batch.last_day[:, order],
+    )
+    half_a_year = batch._replace(first_day=batch.first_day + 182, last_day=batch.last_day + 182)
+    with torch.no_grad():
+        reference = model.encode_observations(batch)
+        torch.testing.assert_close(model.encode_observations(moved), reference, atol=1e-5, rtol=0)
+        assert (model.encode_observations(half_a_year) - reference).abs().max() > 1e-4
+
+
+def test_a_place_without_imagery_can_be_encoded(model):
+    batch = make_batch(3)
+    hidden = batch._replace(images=batch.images * 0, image_valid=torch.zeros_like(batch.image_valid))
+    none = batch._replace(
+        images=batch.images[:, :0],
+        image_valid=batch.image_valid[:, :0],
+        first_day=batch.first_day[:, :0],
+        last_day=batch.last_day[:, :0],
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.encode_observations(none), model.encode_observations(hidden), atol=1e-5, rtol=0
+        )
+
+
+def test_a_model_of_one_input_ignores_the_others():
+    config = dataclasses.replace(
+        shrunk("tiny"), observation=dataclasses.replace(shrunk("tiny").observation, inputs=("image",))
+    )
+    model = create_model(config, make_statistics()).eval()
+    batch = make_batch(3)
+    with torch.no_grad():
+        changed = model.encode_observations(batch._replace(environment=batch.environment + 5))
+        torch.testing.assert_close(changed, model.encode_observations(batch))
+
+
+def test_aspect_is_an_angle():
+    model = create_model(shrunk("tiny"), make_statistics()).eval()
+    batch = make_batch(2, missing=0.0)
+    turned = batch.environment.clone()
+    turned[:, VARIABLE_INDEX["aspect"]] += 360
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.encode_observations(batch._replace(environment=turned)),
+            model.encode_observations(batch),
+            atol=1e-5,
+            rtol=0,
+        )
+
+
+def test_year_and_sphere_have_no_seam():
+    december, january = days_as_cycle(torch.tensor([365.0, 1.0]), torch.tensor([365.0, 1.0]), 3)
+    june = days_as_cycle(torch.tensor(182.0), torch.tensor(182.0), 3)
+    assert (december - january).norm() < 0.1 < (june - january).norm()
+    west, east = location_waves(torch.tensor([-180.0, 180.0]), torch.tensor([10.0, 10.0]), 6)
+    torch.testing.assert_close(west, east, atol=1e-4, rtol=0)
+    pole = location_waves(torch.tensor([0.0, 123.0]), torch.tensor([90.0, 90.0]), 6)
+    torch.testing.assert_close(pole[0], pole[1], atol=1e-4, rtol=0)
+
+
+def test_padding_of_a_prompt_does_not_matter():
+    model = create_model(shrunk("tiny"), make_statistics()).eval()
+    long = "Evergreen Broadleaf / Euphorbiaceae / Macaranga / Macaranga heterophylla"
+    with torch.no_grad():
+        alone = model.encode_text(model.tokenize(PROMPTS[1:]))
+        beside = model.encode_text(model.tokenize([PROMPTS[1], long]))[:1]
+    torch.testing.assert_close(alone, beside, atol=1e-5, rtol=0)
+
+
+def test_a_named_open_clip_tower_serves():
+    config = config_from_dict(
+        ModelConfig,
+        {**dataclasses.asdict(shrunk("tiny")), "text": {"tower": "ViT-B-32", "frozen": True, "context_length": 32}},
+        "test",
+    )
+    model = create_model(config, make_statistics())
+    assert model.tokenize(PROMPTS).shape == (2, 32)
+    assert model.encode_text(model.tokenize(PROMPTS)).shape == (2, config.embed_dim)
+    assert not any(p.requires_grad for p in model.text_encoder.tower.parameters())
+    assert model.text_encoder.projection.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"widht": 3}, "unknown key widht"),
+        ({"observation": {"inputs": ["radar"]}}, "radar"),
+        ({"observation": {"width": 10, "heads": 3}}, "do not divide"),
+        ({"text": {"pretrained": "openai"}}, "scratch"),
+    ],
+)
+def test_wrong_configurations_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        config_from_dict(ModelConfig, values, "test")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ConfigError, match="choose from"):
+        model_config("huge")
+    with pytest.raises(ConfigError, match="no model"):
+        create_model(
+            dataclasses.replace(shrunk("tiny"), text=dataclasses.replace(shrunk("tiny").text, tower="ViT-Z")),
+            make_statistics(),
+        )
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    torch.manual_seed(0)
+    model = create_model(shrunk("tiny"), make_statistics())
+    taxonomy = Taxonomy([Taxon("a", "F", "G", "G s"), Taxon("a", "F", "G", "G t")])
+    path = tmp_path_factory.mktemp("model") / "m"
+    save_model(path, model, taxonomy, [5, 7], make_statistics(), {"seed": 3})
+    return path, model
+
+
+def test_a_model_directory_gives_back_the_model(directory):
+    path, model = directory
+    loaded = load_model(path)
+    batch = make_batch()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model.encode_observations(batch), model.eval().encode_observations(batch))
+    assert loaded.counts.tolist() == [5, 7]
+    assert loaded.training == {"seed": 3}
+    assert set(loaded.config.observation.inputs) == set(INPUTS)
+
+
+def test_damaged_model_directories_are_refused(directory, tmp_path):
+    import shutil
+
+    with pytest.raises(DataError, match="not a model directory"):
+        load_model(tmp_path)
+
+    def copy(name):
+        return shutil.copytree(directory[0], tmp_path / name)
+
+    short = copy("short")
+    (short / "model.safetensors").write_bytes((short / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(DataError, match="damaged"):
+        load_model(short)
+    odd = copy("odd")
+    (odd / "config.json").write_text('{"name": "tiny", "class": "os.system"}')
+    with pytest.raises(ConfigError, match="unknown key class"):
+        load_model(odd)
+    mixed = copy("mixed")
+    Taxonomy([Taxon("a")]).write(mixed / "taxonomy.parquet")
+    with pytest.raises(DataError, match="different models"):
+        load_model(mixed)
