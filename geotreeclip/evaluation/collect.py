@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from geotreeclip.errors import InputError
 from geotreeclip.evaluation.metrics import rarity_of_column, rarity_of_counts, score
-from geotreeclip.evaluation.predictions import Context, Predictions, concatenate, from_log_prob
+from geotreeclip.evaluation.predictions import Context, Predictions, concatenate, from_rows
+from geotreeclip.evaluation.ranking import locate
 from geotreeclip.evaluation.splits import spatial_blocks
 from geotreeclip.schema import RANKS
-from geotreeclip.taxonomy import Taxon, Taxonomy
+from geotreeclip.taxonomy import Taxon, Taxonomy, log_sum_groups
 
 if TYPE_CHECKING:
     from geotreeclip.data.packed import PackedDataset
@@ -124,33 +125,38 @@ class Collector:
         self.truth = truth
         self.context = context
         self.ranks = named = named_ranks(candidates)
-        self._parts: dict[str, list[Predictions]] = {"listed": []}
         names = [taxon.name(named[0]) for taxon in candidates]
         # Names that stand for one candidate each need no summing at the finest rank
-        self._summed = [rank for rank in named if rank != named[0] or len(set(names)) < len(names) or "" in names]
-        for rank in self._summed:
-            self._parts[rank] = []
+        summed = [rank for rank in named if rank != named[0] or len(set(names)) < len(names) or "" in names]
+        self._listed: list[Predictions] = []
+        self._summed: dict[str, list[Predictions]] = {rank: [] for rank in summed}
+        self._groups = {rank: candidates.names(rank) for rank in summed}
+        self._located = {rank: locate(taxa, truth.taxa, rank) for rank, (taxa, _) in self._groups.items()}
+        self._located[""] = locate(tuple(candidates), truth.taxa, named[0])
         self.collected = 0
 
     def add(self, log_prob: NDArray[np.floating[Any]]) -> None:
         """Scores [B, S] of the next B samples."""
         rows = slice(self.collected, self.collected + len(log_prob))
-        truth, ids = self.truth.taxa[rows], self.truth.sample_id[rows]
-        common: dict[str, Any] = {"context": self.context, **self.truth.columns(rows)}
-        self._parts["listed"].append(
-            from_log_prob(log_prob, tuple(self.candidates), truth, ids, rank=self.ranks[0], **common)
-        )
-        for rank in self._summed:
-            summed, names = self.candidates.roll_up(log_prob, rank)
-            self._parts[rank].append(from_log_prob(summed, names, truth, ids, rank=rank, **common))
+        self._listed.append(self._ranked(log_prob, rows, "", self.ranks[0], len(self.candidates)))
+        for rank, parts in self._summed.items():
+            taxa, groups = self._groups[rank]
+            sums = log_sum_groups(np.asarray(log_prob, dtype=np.float64), groups, len(taxa))
+            parts.append(self._ranked(sums, rows, rank, rank, len(taxa)))
         self.collected += len(log_prob)
+
+    def _ranked(self, log_prob: NDArray[Any], rows: slice, key: str, rank: str, count: int) -> Predictions:
+        classes, index = self._located[key]
+        ids = self.truth.sample_id[rows]
+        columns = self.truth.columns(rows)
+        return from_rows(log_prob, classes, count, index[rows], ids, context=self.context, rank=rank, **columns)
 
     def finish(self) -> Scored:
         """The predictions. Raises InputError unless every sample has been scored exactly once."""
         if self.collected != len(self.truth):
             raise InputError(f"{self.collected} samples were scored, {len(self.truth)} were to be; none may be lost")
-        joined = {name: concatenate(parts) for name, parts in self._parts.items()}
-        return Scored(self.ranks, joined.pop("listed"), joined)
+        summed = {rank: concatenate(parts) for rank, parts in self._summed.items()}
+        return Scored(self.ranks, concatenate(self._listed), summed)
 
 
 @dataclass(frozen=True, eq=False)

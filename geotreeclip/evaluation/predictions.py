@@ -182,28 +182,57 @@ def from_log_prob(
     Raises:
         InputError: shapes that do not fit, NaN.
     """
+    classes, index = locate(candidates, truth, rank)
+    columns = {"block": block, "rarity": rarity, "longitude": longitude, "latitude": latitude}
+    return from_rows(
+        log_prob, classes, len(candidates), index, sample_id, context=context or Context(), rank=rank, **columns
+    )
+
+
+def from_rows(
+    log_prob: NDArray[np.floating[Any]],
+    classes: tuple[Taxon, ...],
+    candidates: int,
+    index: NDArray[np.integer[Any]],
+    sample_id: Sequence[str] | NDArray[Any],
+    *,
+    context: Context,
+    rank: str,
+    **columns: ArrayLike | None,
+) -> Predictions:
+    """`from_log_prob` for truths that are located already, so that batches of one set share the work.
+
+    Args:
+        log_prob: [N, S].
+        classes: the S candidates, then truths that are none (see `locate`).
+        candidates: S.
+        index: int [N], the row of each truth in `classes`.
+        sample_id: N unique ids.
+        context: what was scored, and how.
+        rank: rank of the candidates.
+        **columns: the optional columns of `from_log_prob`.
+    """
     log_prob = np.asarray(log_prob)
     ids = np.asarray(list(sample_id), dtype=str)
-    if log_prob.ndim != 2 or log_prob.shape != (len(ids), len(candidates)) or len(truth) != len(ids):
+    if log_prob.ndim != 2 or log_prob.shape != (len(ids), candidates) or len(index) != len(ids):
         raise InputError(
-            f"predictions: log_prob has shape {log_prob.shape}, expected ({len(ids)} samples, {len(candidates)} "
-            f"candidates); truth has {len(truth)} rows"
+            f"predictions: log_prob has shape {log_prob.shape}, expected ({len(ids)} samples, {candidates} "
+            f"candidates); truth has {len(index)} rows"
         )
     if np.isnan(log_prob).any():
         row = int(np.flatnonzero(np.isnan(log_prob).any(axis=1))[0])
-        raise InputError(f"predictions: the log-probabilities of sample {ids[row]!r} (row {row}) hold NaN")
-    classes, index = locate(candidates, truth, rank)
-    size = len(candidates)
-    known = index < size
-    own = np.where(known, log_prob[np.arange(len(ids)), np.minimum(index, size - 1)], -np.inf)
-    better = np.where(known, (log_prob > own[:, None]).sum(axis=1), size)
+        raise InputError(f"predictions: the log-probabilities of sample {str(ids[row])!r} (row {row}) hold NaN")
+    known = index < candidates
+    own = np.where(known, log_prob[np.arange(len(ids)), np.minimum(index, candidates - 1)], -np.inf)
+    better = np.where(known, (log_prob > own[:, None]).sum(axis=1), candidates)
     tied = np.where(known, (log_prob == own[:, None]).sum(axis=1), 0)
     top, top_log_prob = rank_labels(log_prob, ids.tolist())
+    block, rarity = columns.get("block"), columns.get("rarity")
     return Predictions(
-        context=context or Context(),
+        context=context,
         rank=str(rank),
         classes=classes,
-        candidates=size,
+        candidates=candidates,
         sample_id=ids,
         truth=index.astype(np.int32),
         top=top,
@@ -213,8 +242,8 @@ def from_log_prob(
         tied=tied.astype(np.int32),
         block=None if block is None else np.asarray(block, dtype=np.int64),
         rarity=None if rarity is None else np.asarray(rarity, dtype=str),
-        longitude=_coarse(longitude),
-        latitude=_coarse(latitude),
+        longitude=_coarse(columns.get("longitude")),
+        latitude=_coarse(columns.get("latitude")),
     )
 
 

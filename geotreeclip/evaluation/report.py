@@ -81,12 +81,19 @@ def describe_run(
                 versions[name] = "not installed"
     return {
         "versions": versions,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_fingerprint": model_fingerprint,
         "data_fingerprint": data_fingerprint,
         **more,
     }
+
+
+def _command() -> str:
+    """The command line that runs now, as one would type it."""
+    program = sys.argv[0]
+    typed = ["python", program] if program.endswith(".py") else [Path(program).name]
+    return shlex.join([*typed, *sys.argv[1:]])
 
 
 def write_report(

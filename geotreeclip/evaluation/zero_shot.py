@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the report and the predictions, print the page."""
+    print(f"Loading {args.model} and {args.data} ...", flush=True)
     from geotreeclip.candidates import label_priors
     from geotreeclip.data.packed import PackedDataset
     from geotreeclip.inference import Classifier
