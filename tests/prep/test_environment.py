@@ -157,7 +157,7 @@ def test_worldclim_1_is_converted_and_doubtful_units_are_refused(tmp_path: Path)
     with pytest.raises(DataError, match=r"bio05\.tif: 100% .* look like tenths.*--worldclim 1"):
         environment.sample_environment(*place, found)
     kelvin = world(tmp_path / "r" / "bio01.tif", np.full((18, 36), 290.5, np.float32))
-    with pytest.raises(DataError, match="look like tenths .*, or like kelvin"):
+    with pytest.raises(DataError, match=r"look like tenths .*, or like kelvin"):
         environment.sample_environment(*place, {"bio01": [kelvin]})
     degrees = world(tmp_path / "v" / "bio05.tif", np.full((18, 36), 25.3, np.float32))
     with pytest.raises(DataError, match=r"stores bio05 as whole tenths.*such as 25\.3"):
