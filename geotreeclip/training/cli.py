@@ -35,7 +35,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[RunConfig, Namespace]:
     parser.add_argument("--plan_tflops", type=float, default=100.0, help="dry run: sustained TFLOP/s of a device")
     parser.add_class_arguments(RunConfig, None)
     given = parser.parse_args(argv)
-    ready: Any = parser.instantiate_classes(given)
+    ready: Any = parser.instantiate(given)
     fields = RunConfig.__dataclass_fields__
     return RunConfig(**{name: ready[name] for name in fields}), given
 

@@ -127,6 +127,19 @@ class Trainer:
 
     def run(self) -> Path:
         """Train to the end and write the model directory."""
+        try:
+            self._train()
+            directory = self.out / "model"
+            if self.accelerator.is_main_process:
+                self._restore_best()
+                write_final_model(directory, self)
+            self.accelerator.wait_for_everyone()
+        finally:
+            self.accelerator.end_training()  # closes logs and the process group, also when interrupted
+        self._say(self._farewell(directory))
+        return directory
+
+    def _train(self) -> None:
         resumed = self._resume()
         if not resumed:
             self.steps = self._fix_steps()
@@ -163,14 +176,6 @@ class Trainer:
                         raise KeyboardInterrupt
             finally:
                 batches.close()  # type: ignore[attr-defined]
-                self.accelerator.end_training()
-        directory = self.out / "model"
-        if self.accelerator.is_main_process:
-            self._restore_best()
-            write_final_model(directory, self)
-        self.accelerator.wait_for_everyone()
-        self._say(self._farewell(directory))
-        return directory
 
     def train_step(self, packed: PackedBatch) -> Tensor:
         """One optimizer step on this process's share of a global batch; returns the loss, detached."""
@@ -303,7 +308,7 @@ class Trainer:
         values = {
             "training/loss": mean,
             "training/learning_rate": rate,
-            "training/scale": float(self.plain.logit_scale),
+            "training/scale": float(self.plain.logit_scale.detach()),
         }
         self.accelerator.log(values, step=self.step)
 
