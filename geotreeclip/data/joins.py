@@ -111,7 +111,11 @@ def _read_csv(path: str | Path, required: Sequence[str], wanted: Sequence[str]) 
 
     try:
         keep = {*required, *wanted}
-        table = pd.read_csv(path, usecols=lambda name: name in keep, dtype="string", encoding="utf-8-sig")
+        # Only an empty field is missing: NA is the country code of Namibia.
+        table = pd.read_csv(
+            path, usecols=lambda name: name in keep, dtype="string", encoding="utf-8-sig", keep_default_na=False,
+            na_values=[""],
+        )  # fmt: skip
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, pd.errors.ParserError) as error:

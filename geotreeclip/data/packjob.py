@@ -168,8 +168,8 @@ class Job:
         images = np.stack([sample.images for sample in samples])
         np.rint(images, out=images)  # half to even
         with np.errstate(invalid="ignore"):
-            outside = np.asarray((images < 0) | (images >= MISSING_DN))
-        wrong = outside.reshape(len(samples), -1).any(axis=1)
+            outside = np.logical_or(images < 0, images >= MISSING_DN)
+        wrong = np.any(outside.reshape(len(samples), -1), axis=1)
         keep = []
         for row, sample in enumerate(samples):
             if wrong[row]:

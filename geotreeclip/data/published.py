@@ -104,7 +104,7 @@ def read_open_source(opened: OpenSource, shard: str) -> Iterator[PublishedSample
             reason = item.reason if isinstance(item, Damage) else f"member {item.name!r:.120} is not part of the format"
             yield Refusal(shard, key or (group.key if group else ""), reason, is_sample=False)
             continue
-        if group is None or group.key != key:
+        if group is None or group.key != key or group.again(suffix):
             if group is not None:
                 yield from _finish(group, shard, outcome, decoder)
             group = _Group(key)
@@ -120,6 +120,10 @@ class _Group:
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
     fault: str = ""
+
+    def again(self, suffix: str) -> bool:
+        """Whether this member begins the same key anew behind a whole sample."""
+        return suffix in self.members and len(self.members) == len(_LIMITS) and not self.fault
 
     def take(self, suffix: str, item: Member | Damage) -> None:
         if isinstance(item, Damage):

@@ -92,7 +92,8 @@ def read_members(stream: BinaryIO, limit: Callable[[str], int], size: int | None
                 yield Damage(f"the shard ends at byte {start} without its end mark: it is cut short")
             return
         if len(block) < _BLOCK:
-            yield Damage(f"the shard ends at byte {position} inside a header: it is cut short")
+            if not damaged:
+                yield Damage(f"the shard ends at byte {position} inside a header: it is cut short")
             return
         if block.count(0) == _BLOCK:
             # Not the end for good: shards that were joined with `cat` go on behind it.
