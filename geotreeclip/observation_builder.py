@@ -6,7 +6,7 @@ Shapes: N samples, T time steps, C bands, H W pixels, V = 27 variables.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -18,7 +18,20 @@ from geotreeclip.inputs.imagery import read_imagery
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.schema import BANDS, PATCH, VARIABLES
 
-__all__ = ["build_observations"]
+__all__ = ["BuilderOptions", "build_observations"]
+
+
+class BuilderOptions(TypedDict, total=False):
+    """How images and environment are to be read: the arguments of `build_observations` beside the data itself."""
+
+    bands: Sequence[str] | None
+    months: Iterable[int] | None
+    days: Any
+    scale: str
+    offset: Any
+    nodata: float | Iterable[float] | None
+    worldclim: str
+    name_sample: SampleNamer
 
 
 def build_observations(

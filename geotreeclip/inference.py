@@ -1,0 +1,397 @@
+"""Ask a model: which taxa stand at a place, and where do places and taxa lie in the shared space.
+
+Shapes: N samples, L candidate labels, G labels of the rank asked for, D embedding, K answers for each sample.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from geotreeclip.candidates import Labels, Prior, read_labels, read_prior_table
+from geotreeclip.errors import ConfigError, InputError
+from geotreeclip.inputs.common import sample_number, warn
+from geotreeclip.inputs.steps import valid_months
+from geotreeclip.label_cache import LabelCache
+from geotreeclip.label_space import LabelList, LabelSpace
+from geotreeclip.model_sources import find_model
+from geotreeclip.models.config import INPUTS, ModelConfig
+from geotreeclip.models.directory import LoadedModel, load_model
+from geotreeclip.observation_builder import BuilderOptions, build_observations
+from geotreeclip.observations import ObservationBatch
+from geotreeclip.predictions import Predictions
+from geotreeclip.schema import GROUPS, RANKS
+from geotreeclip.taxonomy import Taxonomy
+
+__all__ = ["Classifier", "classify", "load"]
+
+_KEPT_MODELS = 2
+_LOGITS = 20_000_000  # scores held at once: 80 MB, whatever the number of labels
+
+
+class Classifier:
+    """A trained model, ready for questions.
+
+    Args:
+        loaded: A model directory in memory.
+        device: Where to compute, "cpu" or "cuda"; by default a GPU if there is one.
+        cache: Where label embeddings are kept between runs; by default the user's cache.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, device: str | torch.device | None = None, cache: LabelCache | None = None
+    ) -> None:
+        self.device = _device(device)
+        self._loaded = loaded
+        self._model = loaded.model.to(self.device).eval()
+        self._labels = LabelSpace(loaded, self.device, cache)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The taxa of training."""
+        return self._loaded.taxonomy
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and towers of the model."""
+        return self._loaded.config
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        return self._loaded.fingerprint
+
+    def __repr__(self) -> str:
+        return (
+            f"Classifier({self.config.name}, {len(self.taxonomy)} taxa, "
+            f"inputs {', '.join(self.config.observation.inputs)}, {self.device}, weights {self.fingerprint[:12]})"
+        )
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def classify(
+        self,
+        images: Any = None,
+        environment: Any = None,
+        longitude: Any = None,
+        latitude: Any = None,
+        labels: Labels = None,
+        rank: str = "species",
+        top_k: int | None = 5,
+        prior: Prior = "training",
+        *,
+        sample_ids: Sequence[object] | None = None,
+        batch_size: int = 1024,
+        **options: Unpack[BuilderOptions],
+    ) -> Predictions:
+        """Name the likeliest taxa of each place.
+
+        Args:
+            images: Sentinel-2 time series; see `geotreeclip.build_observations`.
+            environment: Environmental variables; see there.
+            longitude: Degrees east.
+            latitude: Degrees north.
+            labels: Candidates: names at any rank, seen in training or not, a table, a path, a restriction such as
+                "genus=Quercus"; see `geotreeclip.candidates.read_labels`. By default all taxa of training.
+            rank: "species", "genus", "family" or "leaf_type". Probabilities of finer candidates are summed to it;
+                candidates that are coarser themselves stay as they are.
+            top_k: Answers for each place; None for all.
+            prior: How common the candidates are where the places lie: "training" as in the training set; "uniform"
+                for all alike; or a table of weights (mapping by name, array, CSV path).
+            sample_ids: Identifiers of the N places, by default 0 to N - 1.
+            batch_size: Places encoded at a time; it changes memory and speed, not the answers.
+            **options: What `geotreeclip.build_observations` takes beside: bands, months or days, scale, offset, nodata,
+                worldclim.
+
+        Returns:
+            Predictions of N places.
+
+        Raises:
+            InputError: If an argument cannot be right; the message says which, where and how to mend it.
+        """
+        if sample_ids is not None:
+            known = list(sample_ids)
+            options.setdefault("name_sample", lambda row: f"sample {known[row] if row < len(known) else row!s}")
+        batch = self._build(images, environment, longitude, latitude, options)
+        return self.classify_batch(
+            batch, labels=labels, rank=rank, top_k=top_k, prior=prior, sample_ids=sample_ids, batch_size=batch_size
+        )
+
+    def classify_batch(
+        self,
+        batch: ObservationBatch,
+        *,
+        labels: Labels = None,
+        rank: str = "species",
+        top_k: int | None = 5,
+        prior: Prior = "training",
+        sample_ids: Sequence[object] | None = None,
+        batch_size: int = 1024,
+    ) -> Predictions:
+        """`classify` for observations that are built already (see `classify` for the arguments)."""
+        if rank not in RANKS:
+            raise InputError(f"rank must be one of {', '.join(reversed(RANKS))}, got {rank!r}")
+        if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+            raise InputError(f"top_k must be a whole number from 1, or None for all, got {top_k!r}")
+        samples: Sequence[object] = range(batch.size) if sample_ids is None else list(sample_ids)
+        if len(samples) != batch.size:
+            raise InputError(f"sample_ids has {len(samples)} identifiers for {batch.size} places")
+        candidates = self._labels.ready(labels)
+        taxa, groups = candidates.at_rank(rank)
+        count = len(taxa) if top_k is None else min(int(top_k), len(taxa))
+        parts = []
+        start = 0
+        for log_probability in self._score(batch, candidates, prior, batch_size):
+            probability = log_probability.exp()
+            if groups is not None:
+                summed = probability.new_zeros(len(probability), len(taxa))
+                probability = summed.index_add_(1, groups, probability)
+            best = torch.topk(probability, count, dim=1)
+            rows = slice(start, start + len(probability))
+            parts.append(
+                Predictions(
+                    samples[rows],
+                    taxa,
+                    best.indices.cpu().numpy(),
+                    best.values.cpu().numpy(),
+                    _months(batch.select(rows)),
+                )
+            )
+            start = rows.stop
+        return parts[0] if len(parts) == 1 else Predictions.join(parts)
+
+    def log_probabilities(
+        self,
+        batch: ObservationBatch,
+        labels: Labels = None,
+        prior: Prior = "training",
+        batch_size: int = 1024,
+    ) -> npt.NDArray[np.float32]:
+        """Log-probability of every candidate at every place.
+
+        Args:
+            batch: N observations.
+            labels: Candidates, as in `classify`.
+            prior: As in `classify`.
+            batch_size: Places encoded at a time.
+
+        Returns:
+            float32 [N, L]; the exponentials of each row sum to 1.
+        """
+        scored = self._score(batch, self._labels.ready(labels), prior, batch_size)
+        return np.concatenate([part.cpu().numpy() for part in scored])
+
+    def embed(
+        self,
+        images: Any = None,
+        environment: Any = None,
+        longitude: Any = None,
+        latitude: Any = None,
+        *,
+        normalize: bool = True,
+        batch_size: int = 1024,
+        **options: Unpack[BuilderOptions],
+    ) -> npt.NDArray[np.float32]:
+        """Embed places.
+
+        Args:
+            images: As in `classify`, and so the other inputs.
+            environment: Environmental variables.
+            longitude: Degrees east.
+            latitude: Degrees north.
+            normalize: True for unit length, as `classify` compares them; False for the encoder's raw output.
+            batch_size: Places encoded at a time.
+            **options: As in `classify`.
+
+        Returns:
+            float32 [N, D].
+        """
+        batch = self._build(images, environment, longitude, latitude, options)
+        return self.embed_batch(batch, normalize=normalize, batch_size=batch_size)
+
+    def embed_batch(
+        self, batch: ObservationBatch, *, normalize: bool = True, batch_size: int = 1024
+    ) -> npt.NDArray[np.float32]:
+        """`embed` for observations that are built already."""
+        return np.concatenate([part.cpu().numpy() for part in self._encode(batch, batch_size, normalize=normalize)])
+
+    def embed_labels(self, labels: Labels = None, *, normalize: bool = True) -> npt.NDArray[np.float32]:
+        """Embed labels.
+
+        Args:
+            labels: As in `classify`; their order is kept.
+            normalize: True for unit length; False for the encoder's raw output.
+
+        Returns:
+            float32 [L, D].
+        """
+        if normalize:
+            return np.array(self._labels.ready(labels).embeddings.cpu().numpy())
+        return np.array(self._labels.encode(read_labels(labels, self.taxonomy), normalize=False).cpu().numpy())
+
+    # -- how it is done ----------------------------------------------------------------------------------------------
+
+    def _build(
+        self, images: Any, environment: Any, longitude: Any, latitude: Any, options: BuilderOptions
+    ) -> ObservationBatch:
+        """Build observations and make sure that the model reads something of each."""
+        batch = build_observations(images, environment=environment, longitude=longitude, latitude=latitude, **options)
+        given = {"image": batch.image_valid.flatten(1).any(dim=1)}
+        for group, columns in GROUPS.items():
+            valid = batch.environment_valid[:, list(columns)]
+            given[group] = valid.all(dim=1) if group == "location" else valid.any(dim=1)
+        read = self.config.observation.inputs
+        blind = ~torch.stack([given[part] for part in read]).any(dim=0)
+        if bool(blind.any()):
+            name = options.get("name_sample", sample_number)
+            raise InputError(
+                f"{name(int(blind.nonzero()[0]))} has nothing that this model reads, which is {', '.join(read)}"
+            )
+        ignored = [part for part in INPUTS if part not in read and bool(given[part].any())]
+        if ignored:
+            warn(f"this model reads {', '.join(read)} only; {', '.join(ignored)} given but not used")
+        return batch
+
+    def _score(self, batch: ObservationBatch, candidates: LabelList, prior: Prior, batch_size: int) -> Iterator[Tensor]:
+        """Log-probabilities [n, L] of one slice of the batch after the other, on the model's device.
+
+        The scores carry the prior of the training set; another prior p' enters as log p' - log p.
+        """
+        shift = _prior_shift(prior, candidates)
+        correction = None if shift is None else torch.from_numpy(shift).float().to(self.device)
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        rows = max(1, min(batch_size, _LOGITS // len(candidates.labels)))
+        for embedding in self._encode(batch, rows, normalize=True):
+            with torch.inference_mode():
+                scores = self._model.logit_scale * (embedding @ candidates.embeddings.T)
+                if correction is not None:
+                    scores = scores + correction
+                yield scores.log_softmax(dim=-1)
+
+    def _encode(self, batch: ObservationBatch, batch_size: int, *, normalize: bool) -> Iterator[Tensor]:
+        encode = self._model.encode_observations if normalize else self._model.observation_encoder
+        for start in range(0, batch.size, batch_size):
+            part = batch.select(slice(start, start + batch_size)).to(self.device)
+            with torch.inference_mode():
+                embedding: Tensor = encode(part)
+            yield embedding.float()
+
+
+def load(model: str | Path | None = None, device: str | torch.device | None = None) -> Classifier:
+    """Load a model.
+
+    Args:
+        model: Path of a model directory; "hf-hub:owner/name" (with "@revision" to pin one); "demo" for the model that
+            `make demo` trains; None for `$GEOTREECLIP_MODEL`, else the default model.
+        device: "cpu" or "cuda"; by default a GPU if there is one.
+
+    Returns:
+        The model, ready for questions.
+
+    Raises:
+        InputError: If there is no such model, or no such device.
+        DataError: If its files are damaged or absent.
+    """
+    return Classifier(load_model(find_model(model)), device)
+
+
+_loaded: OrderedDict[Hashable, Classifier] = OrderedDict()
+
+
+def classify(
+    images: Any = None,
+    environment: Any = None,
+    longitude: Any = None,
+    latitude: Any = None,
+    labels: Labels = None,
+    rank: str = "species",
+    top_k: int | None = 5,
+    prior: Prior = "training",
+    *,
+    model: str | Path | None = None,
+    device: str | torch.device | None = None,
+    sample_ids: Sequence[object] | None = None,
+    batch_size: int = 1024,
+    **options: Unpack[BuilderOptions],
+) -> Predictions:
+    """Name the likeliest taxa of each place, in one call.
+
+    The model is loaded at the first call and kept for the next ones.
+
+    Args:
+        images: As in `Classifier.classify`, and so all arguments but the next two.
+        environment: Environmental variables.
+        longitude: Degrees east.
+        latitude: Degrees north.
+        labels: Candidates.
+        rank: Rank of the answers.
+        top_k: Answers for each place.
+        prior: How common the candidates are.
+        model: As in `load`.
+        device: As in `load`.
+        sample_ids: Identifiers of the places.
+        batch_size: Places encoded at a time.
+        **options: Further arguments of `geotreeclip.build_observations`.
+
+    Returns:
+        Predictions of N places.
+    """
+    directory = find_model(model)
+    weights = directory / "model.safetensors"
+    # A model that was trained anew at the same path is another one.
+    changed = weights.stat().st_mtime_ns if weights.is_file() else 0
+    key = (directory.resolve(), changed, str(_device(device)))
+    if key not in _loaded:
+        _loaded[key] = Classifier(load_model(directory), device)
+        if len(_loaded) > _KEPT_MODELS:
+            _loaded.popitem(last=False)
+    _loaded.move_to_end(key)
+    return _loaded[key].classify(
+        images,
+        environment,
+        longitude,
+        latitude,
+        labels,
+        rank,
+        top_k,
+        prior,
+        sample_ids=sample_ids,
+        batch_size=batch_size,
+        **options,
+    )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is unknown; use cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but torch finds no GPU; use device=cpu")
+    return chosen
+
+
+def _prior_shift(prior: Prior, candidates: LabelList) -> npt.NDArray[np.float64] | None:
+    """What is added to scores that carry the training prior, [L], or None for nothing."""
+    if isinstance(prior, str) and prior == "training":
+        return None
+    shift = -np.log(candidates.prior)
+    if isinstance(prior, str) and prior == "uniform":
+        return shift
+    with np.errstate(divide="ignore"):  # a weight of 0 excludes a label
+        return np.asarray(shift + np.log(read_prior_table(prior, candidates.labels)))
+
+
+def _months(batch: ObservationBatch) -> npt.NDArray[np.int64]:
+    seen = batch.image_valid.flatten(2).any(dim=-1)
+    return valid_months(batch.first_day.cpu().numpy(), batch.last_day.cpu().numpy(), seen.cpu().numpy())
