@@ -48,10 +48,13 @@ def rank_labels(
     values = np.take_along_axis(values, order, axis=1)
     top = np.take_along_axis(part, order, axis=1)
     for row in np.flatnonzero((values[:, 1:] == values[:, :-1]).any(axis=1)).tolist():
-        draw = np.random.default_rng(zlib.crc32(str(keys[row]).encode())).permutation(width)
-        best = draw[np.argsort(-log_prob[row, draw], kind="stable")[:kept]]
-        top[row] = best
-        values[row] = log_prob[row, best]
+        rng = np.random.default_rng(zlib.crc32(str(keys[row]).encode()))
+        edge = values[row, -1]
+        sure, level = np.flatnonzero(log_prob[row] > edge), np.flatnonzero(log_prob[row] == edge)
+        chosen = np.concatenate([sure, rng.choice(level, kept - len(sure), replace=False)])
+        chosen = chosen[rng.permutation(kept)]
+        top[row] = chosen[np.argsort(-log_prob[row, chosen], kind="stable")]
+        values[row] = log_prob[row, top[row]]
     return top[:count, :k].astype(np.int32), values[:, :k].astype(np.float32)
 
 
