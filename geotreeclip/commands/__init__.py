@@ -1,0 +1,1 @@
+"""Sub-commands of `geotreeclip`, one module each; light to import."""
