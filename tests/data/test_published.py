@@ -392,6 +392,36 @@ def test_broken_https_connection_is_taken_up_again(published_samples, tmp_path, 
     assert asked == list(range(0, len(data), 50_000))
 
 
+class _Hub:
+    """A file system of the hub over a local folder."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def glob(self, pattern):
+        assert pattern == "datasets/owner/name/GGT/**.tar"
+        return ["datasets/owner/name/GGT/b.tar", "datasets/owner/name/GGT/a.tar"]
+
+    def info(self, path):
+        return {"size": (self.root / path.rsplit("/", 1)[1]).stat().st_size, "blob_id": "1"}
+
+    def open(self, path, mode, block_size):
+        return (self.root / path.rsplit("/", 1)[1]).open(mode)
+
+
+def test_shards_on_the_hub(published_samples, tmp_path, monkeypatch):
+    from geotreeclip.data import sources
+
+    for number, name in enumerate("ab"):
+        write_published(tmp_path / f"{name}.tar", published_samples(2, first=2 * number))
+    monkeypatch.setattr(sources, "_hub", lambda: _Hub(tmp_path))
+    shards = expand_sources(["hf://datasets/owner/name/GGT"])
+    assert shards == ["hf://datasets/owner/name/GGT/a.tar", "hf://datasets/owner/name/GGT/b.tar"]
+    assert [item.key for item in read_published(shards[1])] == ["2", "3"]
+    with pytest.raises(DataError, match=r"hf://.*none\.tar: cannot be opened"):
+        list(read_published("hf://datasets/owner/name/none.tar"))
+
+
 def test_web_page_in_place_of_a_tar(monkeypatch):
     from geotreeclip.data import sources
 
