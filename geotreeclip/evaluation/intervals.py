@@ -1,6 +1,6 @@
 """95 % intervals by block bootstrap: whole spatial blocks are drawn, because neighbours are not independent.
 
-Shape letters: N samples, B blocks, R resamples, C classes.
+Shape letters: N samples, B blocks, R resamples.
 
 Sums are taken once for each block, so a resample costs a row of an [R, B] product and never touches the samples again.
 Quantiles are expanded for few blocks (Hesterberg 2015, "What teachers should know about the bootstrap"): the
@@ -20,7 +20,6 @@ from geotreeclip.errors import InputError
 
 RESAMPLES = 1000
 LEVEL = 0.95
-DENSE = 4_000_000  # entries of a table of blocks by classes, 16 MB
 MIN_BLOCKS = 5  # fewer say nothing about the spread between blocks: no interval
 MAX_BLOCKS = 10_000  # more are joined at random into as many groups: the variance stays right, memory stays bounded
 
@@ -91,15 +90,28 @@ class BlockBootstrap:
         return self._interval(float(total.sum() / number.sum()), _ratio(self._draw(total), self._draw(number)))
 
     def macro(self, values: ArrayLike, classes: ArrayLike, rows: NDArray[np.bool_] | None = None) -> Interval:
-        """Mean over classes of the mean within each class. A class absent from a resample is left out of it."""
+        """Mean over classes of the mean within each class.
+
+        Resamples go by the linear part of the ratio (Taylor linearisation, as for ratio estimators in surveys): a block
+        adds the deviations of its samples from the means of their classes, each over the size of its class. Recomputing
+        the ratio instead would drop every rare class from about a third of the resamples and lean to the common ones.
+        Deviations grow by sqrt(k / (k - 1)) for a class found in k blocks, since its mean was fitted to them. A class
+        found in one block has no spread to resample, so many such classes leave the interval too narrow.
+        """
         values, rows = self._checked(values, rows)
         if not rows.any():
             return Interval(float("nan"), None, None)
-        drawn_total, drawn_number, total, number = self._by_class(values, np.asarray(classes), rows)
-        mean = _ratio(drawn_total, drawn_number)
-        present = np.isfinite(mean)
-        drawn = _ratio(np.where(present, mean, 0.0).sum(axis=1), present.sum(axis=1).astype(np.float64))
-        return self._interval(float((total / number).mean()), drawn)
+        names, code = np.unique(np.asarray(classes)[rows], return_inverse=True)
+        code, block = code.reshape(-1), self._block[rows]
+        number = np.bincount(code)
+        mean = np.bincount(code, values[rows]) / number
+        blocks = np.bincount(np.unique(code * self._count + block) // self._count)
+        scale = np.sqrt(blocks / np.maximum(blocks - 1, 1)) / (number * len(names))
+        deviation = np.zeros(len(values))
+        deviation[rows] = (values[rows] - mean[code]) * scale[code]
+        value = float(mean.mean())
+        drawn = value + self._draw(self._sums(deviation))  # a linear form knows no bounds; the mean does
+        return self._interval(value, np.clip(drawn, values[rows].min(), values[rows].max()))
 
     def calibration_error(self, gaps: ArrayLike, bins: ArrayLike, rows: NDArray[np.bool_] | None = None) -> Interval:
         """Expected calibration error: the mean over samples of the absolute mean gap of their bin.
@@ -115,9 +127,14 @@ class BlockBootstrap:
         gaps, rows = self._checked(gaps, rows)
         if not rows.any():
             return Interval(float("nan"), None, None)
-        drawn_total, drawn_number, total, _ = self._by_class(gaps, np.asarray(bins), rows)
-        value = float(np.abs(total).sum() / rows.sum())
-        drawn = np.abs(drawn_total).sum(axis=1) / np.maximum(drawn_number.sum(axis=1), 1)
+        names, code = np.unique(np.asarray(bins)[rows], return_inverse=True)
+        cell = self._block[rows] * len(names) + code.reshape(-1)
+        table = np.bincount(cell, gaps[rows], self._count * len(names)).astype(np.float64)
+        table = table.reshape(self._count, len(names))
+        value = float(np.abs(table.sum(axis=0)).sum() / rows.sum())
+        size = self._draw(self._sums(rows.astype(np.float64)))
+        drawn = _ratio(np.abs(self._draw(table)).sum(axis=1), size)
+        drawn = drawn[np.isfinite(drawn)]
         interval = self._interval(value, drawn - drawn.mean() + value)
         return interval._replace(low=None if interval.low is None else max(0.0, interval.low))
 
@@ -138,35 +155,16 @@ class BlockBootstrap:
         if self._weights is None:
             rng = np.random.default_rng([self.seed, 1])
             weights = np.empty((self.resamples, self._count), dtype=np.float32)
-            for row in range(self.resamples):
-                drawn = rng.integers(0, self._count, self._count)
-                weights[row] = np.bincount(drawn, minlength=self._count)
+            step = max(1, 1_000_000 // self._count)  # resamples at a time
+            for start in range(0, self.resamples, step):
+                part = weights[start : start + step]
+                drawn = rng.integers(0, self._count, part.shape) + np.arange(len(part))[:, None] * self._count
+                part[:] = np.bincount(drawn.reshape(-1), minlength=part.size).reshape(part.shape)
             self._weights = weights
         return self._weights
 
     def _draw(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return (self.weights() @ sums.astype(np.float32)).astype(np.float64)
-
-    def _by_class(
-        self, values: NDArray[np.float64], classes: NDArray[np.generic], rows: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], ...]:
-        """Sums and counts by class: of each resample [R, C] twice, of the samples [C] twice."""
-        names, code = np.unique(classes[rows], return_inverse=True)
-        width = len(names)
-        cells, cell = np.unique(self._block[rows] * width + code.reshape(-1), return_inverse=True)
-        total = np.bincount(cell.reshape(-1), weights=values[rows], minlength=len(cells))
-        number = np.bincount(cell.reshape(-1), minlength=len(cells)).astype(np.float64)
-        sums = [np.bincount(cells % width, part, width).astype(np.float64) for part in (total, number)]
-        drawn: list[NDArray[np.float64]] = [np.empty((self.resamples, width)) for _ in sums]
-        step = max(1, DENSE // self._count)  # classes at a time, so that a table of blocks by classes stays small
-        for first in range(0, width, step):
-            inside = (cells % width >= first) & (cells % width < first + step)
-            place = cells[inside] // width, cells[inside] % width - first
-            for out, part in zip(drawn, (total, number), strict=True):
-                table = np.zeros((self._count, min(step, width - first)), dtype=np.float32)
-                table[place] = part[inside]
-                out[:, first : first + step] = self.weights() @ table
-        return drawn[0], drawn[1], sums[0], sums[1]
 
     def _interval(self, value: float, drawn: NDArray[np.float64]) -> Interval:
         drawn = drawn[np.isfinite(drawn)]

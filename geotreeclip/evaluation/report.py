@@ -263,13 +263,16 @@ def _rarity(main: Sequence[Row], varying: Sequence[str]) -> list[str]:
 
 
 def _ceilings(ceilings: Sequence[Row]) -> list[str]:
-    """All that is known of the ceiling, ranks as columns."""
+    """Top-1 of the ceiling, ranks as columns."""
+    ceilings = [row for row in ceilings if row["metric"] in ("top1", "macro_top1")]
     ranks = sorted({row["rank"] or "species" for row in ceilings}, key=lambda rank: _order((rank, None)))
     names = ["inputs", "prior", "metric", *(["split"] if any(row["split"] for row in ceilings) else [])]
     tables: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in ceilings:
         tables.setdefault(_key(row, names), {})[row["rank"] or "species"] = row
     body = [[*key, *(_cell(cells.get(rank)) for rank in ranks)] for key, cells in tables.items()]
+    metric = names.index("metric")
+    body = [[METRIC_NAMES[text] if column == metric else text for column, text in enumerate(line)] for line in body]
     return _table([*names, *(_title(rank, None) for rank in ranks)], body, len(names))
 
 

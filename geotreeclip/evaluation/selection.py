@@ -76,20 +76,20 @@ def select(
 
 
 def candidate_list(
-    dataset: PackedDataset, indices: NDArray[np.int64], labels: Path | None = None, known: Taxonomy | None = None
+    dataset: PackedDataset, labels: Path | None = None, known: Taxonomy | None = None
 ) -> tuple[Taxonomy, str]:
     """The candidates and a few words about them.
 
     Args:
         dataset: the set.
-        indices: int64 [N], the samples to score.
-        labels: a table of taxa (see `Taxonomy.read`); by default the taxa of the samples.
+        labels: a table of taxa (see `Taxonomy.read`); by default the taxa of all samples of the set, scored or not, so
+            that the list does not tell which taxa are in a test part.
         known: the taxa of the model; a row of the table that states a species alone takes its higher ranks from the
             set or from here.
     """
     if labels is None:
-        taxonomy = dataset.taxonomy.take(np.unique(dataset.taxa[indices]).tolist())
-        return taxonomy, f"{len(taxonomy)} taxa of the scored samples"
+        taxonomy = dataset.taxonomy.take(np.unique(dataset.taxa).tolist())
+        return taxonomy, f"{len(taxonomy)} taxa of the set"
     sources = [source for source in (dataset.taxonomy, known) if source is not None]
     by_species = {taxon.species: taxon for source in reversed(sources) for taxon in source if taxon.species}
     taxa = []
@@ -105,6 +105,17 @@ def trained_with(training: dict[str, Any], dataset: PackedDataset) -> tuple[str,
     if training.get("data_fingerprint") != dataset.fingerprint() or not training.get("split"):
         return None
     return str(training["split"]), int(training.get("fold") or 0)
+
+
+def trained_on(training: dict[str, Any], dataset: PackedDataset, indices: NDArray[np.int64]) -> int:
+    """How many of the rows of a set the training saw, validation included; 0 where it was on another set."""
+    if training.get("data_fingerprint") != dataset.fingerprint():
+        return 0
+    where = trained_with(training, dataset)
+    if where is None:
+        return len(indices)
+    seen = [dataset.split(*where, role) for role in ("train", "validation")]
+    return int(np.isin(indices, np.concatenate(seen)).sum())
 
 
 def _folds(dataset: PackedDataset, split: str) -> list[int]:

@@ -23,7 +23,7 @@ from geotreeclip.evaluation.predictions import Context
 from geotreeclip.evaluation.ranking import locate
 from geotreeclip.evaluation.report import describe_run, markdown, read_ceiling, write_report
 from geotreeclip.evaluation.scoring import PRIORS, evaluate
-from geotreeclip.evaluation.selection import Selection, candidate_list, select, trained_with
+from geotreeclip.evaluation.selection import Selection, candidate_list, select, trained_on, trained_with
 from geotreeclip.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="RUN", help="training run or model directory")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="packed set")
     parser.add_argument("--out", required=True, type=Path, metavar="report.json", help="report to write; .md beside it")
-    parser.add_argument("--labels", type=Path, metavar="table.csv", help="candidate taxa; default: taxa of the samples")
+    parser.add_argument("--labels", type=Path, metavar="table.csv", help="candidate taxa; default: taxa of the set")
     parser.add_argument(
         "--split",
         metavar="NAME",
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_model(path)
     classifier = Classifier(loaded, args.device)
     selection = select(dataset, args.split, args.fold, trained_with(loaded.training, dataset))
-    candidates, words = candidate_list(dataset, selection.indices, args.labels, loaded.taxonomy)
+    candidates, words = candidate_list(dataset, args.labels, loaded.taxonomy)
     counts = dict(zip(loaded.taxonomy, loaded.counts.tolist(), strict=True))
     truth = truth_of(dataset, selection.indices, block_km=args.block_km, counts=counts)
     distinct = distinct_inputs(loaded.config.observation.inputs, has_images=dataset.has_images)
@@ -152,11 +152,11 @@ def _notes(
         notes.append(
             f"the truth of {outside:,} of {len(truth):,} samples is not among the candidates; they count as wrong"
         )
-    here = training.get("data_fingerprint") == dataset.fingerprint()
-    if here and trained_with(training, dataset) != (selection.split, selection.fold):
+    seen = trained_on(training, dataset, selection.indices)
+    if seen:
         notes.append(
-            "the model was trained on this very set, with another split or none: scores of samples that it has seen "
-            "say nothing of new places"
+            f"the model was trained or validated on {seen:,} of the {len(truth):,} samples, so these scores say little "
+            "of new places"
         )
     if truth.block is None:
         notes.append("the samples have no coordinates, so intervals resample single samples and are too narrow")

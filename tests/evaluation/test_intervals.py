@@ -43,28 +43,44 @@ def test_mean_matches_brute_force():
     np.testing.assert_allclose(interval, (values.mean(), low, high), rtol=1e-5)
 
 
-def test_macro_matches_brute_force_also_where_a_class_is_missing_from_a_resample():
+def test_macro_by_hand_on_balanced_classes_is_the_micro_mean():
+    # Ten blocks, each with one sample of both classes: both means are over the same numbers in every resample
     rng = np.random.default_rng(2)
-    block = rng.integers(0, 6, 60)
-    classes = rng.integers(0, 4, 60)
-    classes[:3], block[:3] = 9, 0  # lives in one block only
-    values = rng.random(60)
-    boot = BlockBootstrap(block, resamples=200)
-    means = []
-    for weights in boot.weights():
-        rows = np.concatenate([np.flatnonzero(block == b) for b in range(6) for _ in range(int(weights[b]))])
-        means.append(np.mean([values[rows][classes[rows] == c].mean() for c in np.unique(classes[rows])]))
-    low, high = np.quantile(means, expanded_quantiles(6))
-    value = np.mean([values[classes == c].mean() for c in np.unique(classes)])
-    np.testing.assert_allclose(boot.macro(values, classes), (value, low, high), rtol=1e-5)
+    values, classes, block = rng.random(20), np.arange(20) % 2, np.arange(20) // 2
+    micro, macro = (
+        f(*a) for f, a in ((BlockBootstrap(block).mean, (values,)), (BlockBootstrap(block).macro, (values, classes)))
+    )
+    assert macro.value == pytest.approx(micro.value)
+    wider = np.sqrt(10 / 9)  # each class mean was fitted to ten blocks
+    np.testing.assert_allclose(
+        np.array(macro[1:]) - macro.value, wider * (np.array(micro[1:]) - micro.value), rtol=1e-4, atol=1e-6
+    )
 
 
-def test_macro_in_slices_of_classes_is_the_same(monkeypatch):
+def test_macro_holds_its_value_where_rare_classes_come_and_go():
+    # One common class always right, fifty rare ones always wrong: 1/51 whatever is resampled
+    classes = np.r_[np.zeros(200, dtype=int), np.arange(1, 51)]
+    interval = BlockBootstrap(np.arange(250) % 50).macro(classes == 0, classes)
+    np.testing.assert_allclose(interval, [1 / 51] * 3)
+
+
+def test_macro_coverage_with_a_long_tail_of_classes():
     rng = np.random.default_rng(3)
-    block, classes, values = rng.integers(0, 10, 300), rng.integers(0, 30, 300), rng.random(300)
-    whole = BlockBootstrap(block).macro(values, classes)
-    monkeypatch.setattr("geotreeclip.evaluation.intervals.DENSE", 70)
-    np.testing.assert_allclose(BlockBootstrap(block).macro(values, classes), whole, rtol=1e-6)
+    sizes = np.r_[np.full(20, 6), np.full(8, 30), np.full(2, 300)]
+    chance = rng.uniform(0.2, 0.8, len(sizes))
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    covered = 0
+    for trial in range(200):
+        block = rng.integers(0, 60, len(classes))
+        lift = rng.normal(0, 0.8, 60)[block]
+        odds = np.log(chance / (1 - chance))[classes] + lift
+        values = (rng.random(len(classes)) < 1 / (1 + np.exp(-odds))).astype(float)
+        # The mean over block effects of the logistic, by quadrature
+        z, w = np.polynomial.hermite_e.hermegauss(31)
+        true = ((1 / (1 + np.exp(-np.log(chance / (1 - chance))[:, None] - 0.8 * z))) * w / w.sum()).sum(1).mean()
+        interval = BlockBootstrap(block, resamples=300, seed=trial).macro(values, classes)
+        covered += interval.low <= true <= interval.high
+    assert 0.90 <= covered / 200 <= 0.985
 
 
 def test_rows_restrict_to_a_group():

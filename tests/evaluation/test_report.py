@@ -108,7 +108,7 @@ def test_page_shows_systems_metrics_and_the_share_of_the_ceiling():
     assert cells[-4:] == ["80.0", "75.0 %", "", ""]
     assert majority.strip("| ").endswith("10.0 [8.0, 12.0]")  # no ceiling for a system without inputs
     model = uniform
-    assert "| all    | training | top-1" in page or "| all    | training | top1 " in page
+    assert "| all    | training | top-1       |    80.0 |  95.0 |" in page
     assert "genus, published" in page
     assert "genus, rolled-up" in page
     assert "species, rolled-up" not in page  # the same as published, nothing to add

@@ -12,7 +12,7 @@ from geotreeclip.evaluation.collect import Collector, Truth, batch_size_for, tru
 from geotreeclip.evaluation.inputs import INPUT_SETS, distinct_inputs, mask_inputs
 from geotreeclip.evaluation.predictions import Context
 from geotreeclip.evaluation.scoring import evaluate, majority
-from geotreeclip.evaluation.selection import candidate_list, select
+from geotreeclip.evaluation.selection import candidate_list, select, trained_on
 from geotreeclip.evaluation.zero_shot import model_directory
 from geotreeclip.schema import GROUPS, VARIABLE_INDEX
 from geotreeclip.taxonomy import Taxon, Taxonomy
@@ -70,7 +70,7 @@ class Fake:
 
 def run(dataset, classifier, candidates=None, **changes):
     indices = np.arange(SIZE)
-    candidates = candidates or candidate_list(dataset, indices)[0]
+    candidates = candidates or candidate_list(dataset)[0]
     truth = truth_of(dataset, indices, block_km=100)
     options = {"context": Context(set="small"), "resamples": 50, "batch_size": 10, **changes}
     return evaluate(classifier, dataset, indices, candidates, truth, **options)
@@ -180,7 +180,7 @@ def test_majority_without_any_known_taxon_is_left_out():
 def test_labels_table_by_species_name_alone(dataset, tmp_path):
     path = tmp_path / "labels.csv"
     pd.DataFrame({"species": ["Quercus robur", "Pinus mugo", "Abies alba"]}).to_csv(path, index=False)
-    candidates, words = candidate_list(dataset, np.arange(SIZE), path)
+    candidates, words = candidate_list(dataset, path)
     assert list(candidates) == [TAXA[0], TAXA[3], Taxon(species="Abies alba")]
     assert words == "3 taxa of labels.csv"
 
@@ -231,6 +231,11 @@ def test_default_split_is_used_alone_and_folds_must_be_chosen(dataset):
         assert chosen.indices.tolist() == list(range(20))
         assert (chosen.split, chosen.fold) == ("default", 0)
         assert "default" in chosen.words
+        training = {"data_fingerprint": dataset.fingerprint(), "split": "default", "fold": 0}
+        assert trained_on(training, dataset, chosen.indices) == 0
+        assert trained_on(training, dataset, np.arange(15, 25)) == 5
+        assert trained_on({**training, "split": ""}, dataset, chosen.indices) == 20
+        assert trained_on({**training, "data_fingerprint": "other"}, dataset, np.arange(SIZE)) == 0
         both = pd.concat([pd.DataFrame({"sample_id": ids, "fold": fold, "role": role}) for fold in (0, 1)])
         both.to_parquet(folder / "blocks.parquet")
         assert select(dataset).split == "default"
