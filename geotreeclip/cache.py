@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
-__all__ = ["cache_directory", "demo_model_directory"]
+__all__ = ["cache_directory", "demo_model_directory", "keep_demo_model"]
 
 
 def cache_directory() -> Path:
@@ -16,3 +17,20 @@ def cache_directory() -> Path:
 def demo_model_directory() -> Path:
     """Where the model of the demo world is kept, which `model="demo"` loads."""
     return cache_directory() / "demo-model"
+
+
+def keep_demo_model(directory: str | Path) -> Path:
+    """Copy a model directory to where `model="demo"` looks for it, whole or not at all.
+
+    Args:
+        directory: The model that was trained on the demo world; an older demo model is replaced.
+
+    Returns:
+        The copy.
+    """
+    target = demo_model_directory()
+    aside = target.with_name(target.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(directory, aside)
+    shutil.rmtree(target, ignore_errors=True)
+    return aside.rename(target)

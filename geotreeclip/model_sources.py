@@ -55,7 +55,7 @@ def _find(model: str, prefix: str) -> Path:
         directory = demo_model_directory()
         if not (directory / "config.json").is_file():
             raise InputError(
-                f"{prefix}there is no demo model at {directory}; `make demo` or `geotreeclip demo` trains it in minutes"
+                f"{prefix}there is no demo model at {directory}; `make demo` in the source tree trains it in minutes"
             )
         return directory
     if model.startswith(HUB_PREFIX):

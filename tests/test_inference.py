@@ -12,6 +12,7 @@ import torch
 
 import geotreeclip
 from geotreeclip import inference
+from geotreeclip.cache import keep_demo_model
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.inference import Classifier, load
 from geotreeclip.inputs.common import InputWarning
@@ -408,7 +409,9 @@ def test_load_by_path_demo_and_hub(tiny_model_dir, monkeypatch, tmp_path):
     monkeypatch.setenv("GEOTREECLIP_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="make demo"):
         load("demo")
-    shutil.copytree(tiny_model_dir, tmp_path / "demo-model")
+    for _ in range(2):  # the second replaces the first
+        assert keep_demo_model(tiny_model_dir) == tmp_path / "demo-model"
+    assert [path.name for path in tmp_path.iterdir()] == ["demo-model"]
     assert len(load("demo", "cpu").taxonomy) == 8
 
     asked: list[tuple] = []
