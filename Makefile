@@ -17,9 +17,10 @@ help:
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python -m geotreeclip.demo --out $(WORLD)
+	$(BIN)/geotreeclip demo --out $(WORLD)
 	$(BIN)/accelerate launch --num_processes 1 train/clip.py --config train/configs/demo.yaml --data $(WORLD) --out $(DEMO)
 	$(BIN)/python eval/zero_shot.py --model $(DEMO) --data $(WORLD) --out $(DEMO)/report.json
+	$(BIN)/python -m geotreeclip.cache $(DEMO)/model
 	$(BIN)/python docs/examples/classify_demo.py --model $(DEMO)/model --data $(WORLD)
 
 test: lint

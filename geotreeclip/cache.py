@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 __all__ = ["cache_directory", "demo_model_directory", "keep_demo_model"]
@@ -34,3 +35,7 @@ def keep_demo_model(directory: str | Path) -> Path:
     shutil.copytree(directory, aside)
     shutil.rmtree(target, ignore_errors=True)
     return aside.rename(target)
+
+
+if __name__ == "__main__":  # python -m geotreeclip.cache MODEL: keep a model as the one that model="demo" loads
+    print(f"kept as model='demo': {keep_demo_model(sys.argv[1])}")

@@ -35,6 +35,7 @@ class ObservationConfig:
         heads: Attention heads; must divide `width`.
         mlp_ratio: Hidden channels of a block's MLP over `width`.
         dropout: Dropout after attention and MLP projections.
+        drop_path: Share of samples that skip the branches of the last block (less in earlier ones; stochastic depth).
         day_harmonics: Harmonics of the year in the position of a step.
         location_octaves: Octaves of the location encoding; octave k has waves of 2**(1 - k) Earth radii, so 6 reach
             down to about 400 km.
@@ -47,6 +48,7 @@ class ObservationConfig:
     heads: int = 4
     mlp_ratio: float = 4.0
     dropout: float = 0.0
+    drop_path: float = 0.0
     day_harmonics: int = 4
     location_octaves: int = 6
     pixel_layout: bool = True

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from geotreeclip.data.statistics import Statistics
 from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.label_cache import label_key, write_embeddings
 from geotreeclip.models.clip import GeoTreeCLIP, create_model
 from geotreeclip.models.config import ModelConfig, config_from_dict
 from geotreeclip.taxonomy import Taxonomy
@@ -115,7 +116,9 @@ def save_model(
     (aside / "training.json").write_text(json.dumps(account, indent=1) + "\n")
     was_training = model.training
     model.eval()
-    save_file({"embeddings": encode_prompts(model, taxonomy.prompts())}, aside / "label_embeddings.safetensors")
+    prompts = taxonomy.prompts()
+    key = label_key(weights_fingerprint(aside / "model.safetensors"), prompts, model.text_encoder.context_length)
+    write_embeddings(aside / "label_embeddings.safetensors", encode_prompts(model, prompts), key)
     model.train(was_training)
     if card:
         (aside / "README.md").write_text(card)

@@ -42,10 +42,23 @@ class Standardiser(nn.Module):
 
     def forward(self, values: Tensor, valid: Tensor, axis: int) -> Tensor:
         """Standardise along an axis of size n; shapes of values and valid agree and are kept."""
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        standard = (values - self.mean.view(shape)) / self.deviation.view(shape)
+        mean, deviation = self._along(values.ndim, axis)
+        return torch.where(valid, ((values - mean) / deviation).clamp(-_CLIP, _CLIP), 0.0)
+
+    def logarithm(self, values: Tensor, valid: Tensor, axis: int) -> Tensor:
+        """The same for logarithms of positive values, whose deviation is that of the values over their mean.
+
+        To first order log v = log m + (v - m) / m, so that both standardisations agree near the mean.
+        """
+        mean, deviation = self._along(values.ndim, axis)
+        centre = mean.clamp(min=1.0)
+        standard = (values.clamp(min=1.0) / centre).log() * (centre / deviation)
         return torch.where(valid, standard.clamp(-_CLIP, _CLIP), 0.0)
+
+    def _along(self, ndim: int, axis: int) -> tuple[Tensor, Tensor]:
+        shape = [1] * ndim
+        shape[axis] = -1
+        return self.mean.view(shape), self.deviation.view(shape)
 
 
 def days_as_cycle(first_day: Tensor, last_day: Tensor, harmonics: int) -> Tensor:
@@ -94,15 +107,16 @@ def _mlp(features: int, width: int) -> nn.Sequential:
 class StepTokens(nn.Module):
     """One token per time step from all its pixels and bands, their validity, and its place in the year.
 
-    Band means, deviations and valid shares go through an MLP; with `pixel_layout` the standardised pixels themselves
-    are added through a linear map.
+    Band means (of reflectance and of its logarithm), deviations and valid shares go through an MLP; with `pixel_layout`
+    the standardised pixels themselves are added through a linear map. The logarithm turns illumination, haze and leaf
+    area, which act as factors, into shifts.
     """
 
     def __init__(self, config: ObservationConfig, bands: Standardiser) -> None:
         super().__init__()
         self.harmonics = config.day_harmonics
         self.standardise = bands
-        self.moments = _mlp(4 * len(BANDS), config.width)
+        self.moments = _mlp(5 * len(BANDS), config.width)
         self.pixels = nn.Linear(len(BANDS) * PATCH * PATCH, config.width) if config.pixel_layout else None
         self.position = nn.Linear(2 * config.day_harmonics + 1, config.width)
 
@@ -113,12 +127,13 @@ class StepTokens(nn.Module):
         count = valid.sum(-1)  # [B, T, C]
         divisor = count.clamp(min=1)
         mean = values.sum(-1) / divisor
+        mean_log = self.standardise.logarithm(batch.images.flatten(3), valid, axis=2).sum(-1) / divisor
         deviation_from_mean = torch.where(valid, values - mean.unsqueeze(-1), 0.0)
         # The root has an infinite slope at 0 (a flat or empty band), hence the small offset under it.
         spread = (deviation_from_mean.square().sum(-1) / divisor + 1e-6).sqrt()
         present = (count > 0).float()
         share = count / valid.shape[-1]
-        token = self.moments(torch.cat([mean, spread * present, present, share], dim=-1))
+        token = self.moments(torch.cat([mean, mean_log, spread * present, present, share], dim=-1))
         if self.pixels is not None:
             token = token + self.pixels(deviation_from_mean.flatten(2))
         token = token + self.position(days_as_cycle(batch.first_day, batch.last_day, self.harmonics))
@@ -201,8 +216,15 @@ class ObservationEncoder(nn.Module):
         # Tells the reader that a token came from; steps and groups share one space.
         self.kind = nn.Parameter(torch.randn(len(config.inputs), config.width) * 0.02)
         self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, qkv_bias=True, proj_drop=config.dropout)
-            for _ in range(config.depth)
+            Block(
+                config.width,
+                config.heads,
+                config.mlp_ratio,
+                qkv_bias=True,
+                proj_drop=config.dropout,
+                drop_path=config.drop_path * index / max(1, config.depth - 1),
+            )
+            for index in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, embed_dim)
