@@ -285,23 +285,30 @@ def _network(
     """Train the network on a fold as `train/clip.py` would, and score the test samples over the labels."""
     import shutil
 
-    from geotreeclip import inference
+    import torch
+
     from geotreeclip.data.loader import sequential
+    from geotreeclip.inference import Classifier
+    from geotreeclip.label_cache import LabelCache
+    from geotreeclip.models.directory import load_model
     from geotreeclip.observations import from_packed
     from geotreeclip.training.cli import parse
     from geotreeclip.training.loop import train
 
     run = cell.out / "runs" / cell.geometry.name / f"fold{cell.fold}-seed{cell.seed}"
+    config = parse(list(cell.recipe))[0]
     config = replace(
-        parse(list(cell.recipe))[0],
+        config,
         data=str(cell.data),
         out=str(run),
         split=cell.geometry.name,
         fold=cell.fold,
         seed=cell.seed or 0,
         trackers=(),
+        threads=config.threads or torch.get_num_threads(),  # the share of this process, not the whole machine
     )
-    classifier = inference.load(str(train(config, quiet=True)))
+    model = load_model(train(config, quiet=True))
+    classifier = Classifier(model, cache=LabelCache(run / "labels"))  # of no use to others: it goes with the run
     candidates = dataset.taxonomy.take(labels.tolist())
     scores = [
         classifier.log_probabilities(from_packed(batch, classifier.device), labels=candidates, prior="training")

@@ -1,0 +1,1 @@
+"""Data preparation: occurrences, environment and splits."""
