@@ -1,0 +1,50 @@
+"""The command `geotreeclip demo`; numpy and the rest are imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from geotreeclip.demo.config import PRESETS
+from geotreeclip.errors import ConfigError, run_main
+
+__all__ = ["add_arguments", "main", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `geotreeclip demo`."""
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory for the packed set")
+    parser.add_argument("--preset", default="image-led", choices=list(PRESETS), help="what tells most of a species")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another world")
+    parser.add_argument("--samples", type=int, metavar="N", help="training samples (default about 19,000)")
+    parser.add_argument("--test", type=int, default=5000, metavar="N", help="test samples (default 5000)")
+    parser.add_argument(
+        "--knob", action="append", default=[], metavar="NAME=VALUE",
+        help="a field of the world's configuration, such as wrong_labels=0.1 or coordinate_error_km=20; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace a finished set")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `geotreeclip demo`."""
+    from geotreeclip.demo.make import make_world
+
+    knobs: dict[str, float] = {}
+    for entry in args.knob:
+        name, _, value = entry.partition("=")
+        try:
+            knobs[name] = int(value) if name == "sites" else float(value)
+        except ValueError as error:
+            raise ConfigError(f"--knob {entry}: give NAME=NUMBER, such as --knob wrong_labels=0.1") from error
+    make_world(
+        args.out, args.preset, args.seed, args.samples, test=args.test, overwrite=args.overwrite,
+        progress=lambda line: print(line, flush=True), knobs=knobs,
+    )  # fmt: skip
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m geotreeclip.demo`."""
+    parser = argparse.ArgumentParser(prog="python -m geotreeclip.demo", description="Make the planted forest.")
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    return run_main(lambda: run(args))
