@@ -168,7 +168,9 @@ def run_benchmark(benchmark: Benchmark, say: Callable[[str], None] = print) -> l
 def pool(cells: Sequence[Cell]) -> Predictions:
     """The test samples of all folds of one system as one."""
     parts = [read_predictions(cell.path)[0] for cell in cells]
-    return concatenate(parts, fold=None, candidates="taxa of the training part of each fold")
+    methods = {part.context.method for part in parts}
+    method = methods.pop() if len(methods) == 1 else "settings chosen in each fold"
+    return concatenate(parts, fold=None, candidates="taxa of the training part of each fold", method=method)
 
 
 def report_rows(benchmark: Benchmark, pooled: Sequence[Predictions], resamples: int = 1000) -> list[Row]:
