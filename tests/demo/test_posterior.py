@@ -72,7 +72,7 @@ def dense_site_likelihood(world, row, groups):
 
 
 def test_images_as_a_dense_normal_distribution(world, drawn):
-    fast = image_log_likelihood(world.image, ring_means(drawn[0]))
+    fast = image_log_likelihood(world.image, ring_means(drawn[0]), np.float64)
     for row, image in zip(fast, drawn[0], strict=True):
         dense = dense_image_likelihood(world, image)
         summed = np.log((np.exp(dense - dense.max()) * world.image.mixture).sum(axis=-1))
@@ -100,7 +100,18 @@ def test_posterior_by_plain_sums(world, drawn, inputs):
             for f in range(world.phase.shape[1]):
                 at_site = np.exp(site - site.max() + world.log_range[s]) * world.phase[world.sites.zone, f]
                 joint[s] += world.prior[s] * at_site.sum() * (state[s, f] if with_images else 1)
-        np.testing.assert_allclose(fast[n], joint / joint.sum(), atol=1e-5)
+        np.testing.assert_allclose(fast[n], joint / joint.sum(), atol=1e-3)
+
+
+def test_single_precision_is_enough(world):
+    rng = np.random.default_rng(8)
+    seen = draw_ring_means(world, draw_records(world, rng, species=rng.integers(0, 60, 200)), rng)
+    zones = zone_table(world, None, ())
+    single, double = (
+        posterior(world, image_log_likelihood(world.image, seen, dtype), zones) for dtype in (np.float32, np.float64)
+    )
+    assert np.abs(single - double).max() < 1e-3
+    assert np.abs(single.max(axis=1).mean() - double.max(axis=1).mean()) < 1e-5
 
 
 def test_nothing_seen_gives_the_prior(world):
