@@ -143,8 +143,8 @@ def tiny() -> ModelConfig:
     return ModelConfig(
         name="tiny",
         embed_dim=128,
-        observation=ObservationConfig(width=128, depth=2, heads=4, mlp_ratio=2.0, dropout=0.1),
-        text=TextConfig(width=128, layers=2, heads=2),
+        observation=ObservationConfig(width=128, depth=2, heads=4, mlp_ratio=2.0, drop_path=0.1),
+        text=TextConfig(width=64, layers=2, heads=2),
     )
 
 

@@ -61,6 +61,39 @@ class Standardiser(nn.Module):
         return self.mean.view(shape), self.deviation.view(shape)
 
 
+class Decorrelation(nn.Module):
+    """Linear map that makes standardised values uncorrelated with unit variance (ZCA; Bell and Sejnowski 1997).
+
+    Neighbouring bands, and many climate variables, vary almost together; what tells species apart lies in their small
+    differences, which a network finds slowly if it has to undo the correlation first. The matrix is fitted once on
+    training samples and stored with the weights; until then it is the identity.
+
+    Args:
+        size: Number of values n.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.eye(size))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map [..., n] to [..., n]; the result is cut as standardised values are."""
+        return (values @ self.matrix).clamp(-_CLIP, _CLIP)
+
+    def fit(self, values: Tensor) -> None:
+        """Set the matrix from rows [m, n]; directions with under a thousandth of the largest variance are not blown up.
+
+        Fewer rows than four for each value leave it as it is.
+        """
+        if len(values) < 4 * values.shape[1]:
+            return
+        variance, axes = torch.linalg.eigh(torch.cov(values.double().t()))
+        floor = 1e-3 * variance.max().clamp(min=1e-12)
+        self.matrix.copy_((axes * variance.clamp(min=floor).rsqrt()) @ axes.t())
+
+
 def days_as_cycle(first_day: Tensor, last_day: Tensor, harmonics: int) -> Tensor:
     """Position of time steps in the year.
 
@@ -109,16 +142,27 @@ class StepTokens(nn.Module):
 
     Band means (of reflectance and of its logarithm), deviations and valid shares go through an MLP; with `pixel_layout`
     the standardised pixels themselves are added through a linear map. The logarithm turns illumination, haze and leaf
-    area, which act as factors, into shifts.
+    area, which act as factors, into shifts. The means are also read through a linear map whose weights follow the
+    harmonics of the year: summed over steps, these are Fourier coefficients of the series, and what a value tells of
+    a species depends on the season in which it is seen.
     """
 
     def __init__(self, config: ObservationConfig, bands: Standardiser) -> None:
         super().__init__()
         self.harmonics = config.day_harmonics
         self.standardise = bands
-        self.moments = _mlp(5 * len(BANDS), config.width)
+        days = 2 * config.day_harmonics + 1
+        self.moments = _mlp(6 * len(BANDS) + days, config.width)
+        self.decorrelate = Decorrelation(len(BANDS))
+        self.seasonal = nn.Linear(4 * len(BANDS) * days, config.width)
         self.pixels = nn.Linear(len(BANDS) * PATCH * PATCH, config.width) if config.pixel_layout else None
-        self.position = nn.Linear(2 * config.day_harmonics + 1, config.width)
+
+    def fit(self, batch: ObservationBatch) -> None:
+        """Fit the decorrelation of bands on the steps of a batch that hold every band."""
+        valid = batch.image_valid.flatten(3)
+        values = self.standardise.logarithm(batch.images.flatten(3), valid, axis=2)
+        count = valid.sum(-1)
+        self.decorrelate.fit((values.sum(-1) / count.clamp(min=1))[(count > 0).all(-1)])
 
     def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
         """Return tokens [B, T, E] and whether each holds any value [B, T]."""
@@ -133,10 +177,12 @@ class StepTokens(nn.Module):
         spread = (deviation_from_mean.square().sum(-1) / divisor + 1e-6).sqrt()
         present = (count > 0).float()
         share = count / valid.shape[-1]
-        token = self.moments(torch.cat([mean, mean_log, spread * present, present, share], dim=-1))
+        days = days_as_cycle(batch.first_day, batch.last_day, self.harmonics)
+        told = torch.cat([mean, mean_log, self.decorrelate(mean_log), spread * present], dim=-1)
+        token = self.moments(torch.cat([told, present, share, days], dim=-1))
+        token = token + self.seasonal((told.unsqueeze(-1) * days.unsqueeze(-2)).flatten(2))
         if self.pixels is not None:
             token = token + self.pixels(deviation_from_mean.flatten(2))
-        token = token + self.position(days_as_cycle(batch.first_day, batch.last_day, self.harmonics))
         return token, valid.flatten(2).any(-1)
 
 
@@ -152,17 +198,29 @@ class GroupToken(nn.Module):
         self.columns = list(GROUPS[group])
         self.aspect = self.columns.index(aspect) if aspect in self.columns else None
         self.standardise = Standardiser(mean[self.columns], deviation[self.columns])
-        self.mlp = _mlp(2 * len(self.columns) + (self.aspect is not None), config.width)
+        numbers = len(self.columns) + (self.aspect is not None)  # an angle is two numbers
+        self.decorrelate = Decorrelation(numbers)
+        self.mlp = _mlp(2 * numbers + len(self.columns), config.width)
 
-    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
-        """Return tokens [B, 1, E] and whether each holds any value [B, 1]."""
+    def _values(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
+        """Standardised values [B, n] and the validity of the variables."""
         raw, valid = batch.environment[:, self.columns], batch.environment_valid[:, self.columns]
         values = self.standardise(raw, valid, axis=1)
         if self.aspect is not None:
             angle = torch.deg2rad(raw[:, self.aspect])
             turned = torch.stack([angle.sin(), angle.cos()], dim=-1) * valid[:, self.aspect, None]
             values = torch.cat([values[:, : self.aspect], values[:, self.aspect + 1 :], turned], dim=-1)
-        token = self.mlp(torch.cat([values, valid.float()], dim=-1))
+        return values, valid
+
+    def fit(self, batch: ObservationBatch) -> None:
+        """Fit the decorrelation of variables on the places of a batch that have all of them."""
+        values, valid = self._values(batch)
+        self.decorrelate.fit(values[valid.all(1)])
+
+    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
+        """Return tokens [B, 1, E] and whether each holds any value [B, 1]."""
+        values, valid = self._values(batch)
+        token = self.mlp(torch.cat([values, self.decorrelate(values), valid.float()], dim=-1))
         return token.unsqueeze(1), valid.any(1, keepdim=True)
 
 
@@ -228,6 +286,12 @@ class ObservationEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, embed_dim)
+
+    def fit(self, batch: ObservationBatch) -> None:
+        """Fit what is fitted to training samples rather than trained: the decorrelation of bands and variables."""
+        for reader in self.readers.values():
+            if not isinstance(reader, LocationToken):
+                reader.fit(batch)
 
     def forward(self, batch: ObservationBatch) -> Tensor:
         """Encode places.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -42,6 +43,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[RunConfig, Namespace]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    # Threads that spin while they wait stall each other tenfold as soon as anything else runs on a core of theirs.
+    # This is read when torch is first imported, which is why nothing above imports it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config, options = parse(argv)
 
     def job() -> None:

@@ -119,11 +119,11 @@ class AugmentConfig:
     """
 
     drop_image: float = 0.05
-    drop_groups: float = 0.1
-    keep_one_image: float = 0.1
-    drop_step: float = 0.2
-    gain: float = 0.0
-    band_noise: float = 0.0
+    drop_groups: float = 0.05
+    keep_one_image: float = 0.05
+    drop_step: float = 0.1
+    gain: float = 0.1
+    band_noise: float = 0.1
     pixel_flip: bool = True
     variable_noise: float = 0.0
     location_noise_km: float = 0.0
@@ -170,7 +170,7 @@ class RunConfig:
     minutes: float = 0.0
     steps: int = 0
     epochs: float = 10.0
-    batch_size: int = 512
+    batch_size: int = 256
     seed: int = 0
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     prefetch: int = 2

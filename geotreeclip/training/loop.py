@@ -46,6 +46,8 @@ _TIMED_STEPS = 50
 _UNTIMED_STEPS = 3  # the first steps allocate memory and fill caches
 _STATISTICS_SAMPLES = 50_000
 """Enough for means and deviations to three digits."""
+_FITTED_SAMPLES = 4_000
+"""Tens of thousands of time steps, and places enough for the covariance of 19 climate variables."""
 
 
 def train(config: RunConfig, *, quiet: bool = False) -> Path:
@@ -101,9 +103,10 @@ class Trainer:
             np.int64
         )
         self.model_config = resolve_model(config.model, has_images=self.dataset.has_images)
-        self.statistics = compute_statistics(self.dataset, self._statistics_rows())
+        self.statistics = compute_statistics(self.dataset, self._some_rows(_STATISTICS_SAMPLES))
         torch.manual_seed(config.seed)
         model = create_model(self.model_config, self.statistics)
+        model.observation_encoder.fit(from_packed(self.dataset.read(self._some_rows(_FITTED_SAMPLES))))
         self.labels = TrainingLabels(
             self.dataset.taxonomy, self.counts, model, config.loss, config.batch_size, config.seed
         )
@@ -257,10 +260,11 @@ class Trainer:
         steps = [max(_TIMED_STEPS, int(left / seconds))]
         return int(broadcast_object_list(steps)[0])
 
-    def _statistics_rows(self) -> Any:
+    def _some_rows(self, most: int) -> Any:
+        """At most so many training rows, drawn by seed."""
         rows = self.samples.train
-        if len(rows) > _STATISTICS_SAMPLES:
-            rows = np.sort(np.random.default_rng([self.config.seed, 0x57]).choice(rows, _STATISTICS_SAMPLES, False))
+        if len(rows) > most:
+            rows = np.sort(np.random.default_rng([self.config.seed, 0x57]).choice(rows, most, False))
         return rows
 
     def _validate(self, bar: Any) -> None:

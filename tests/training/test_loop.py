@@ -202,7 +202,9 @@ def test_augmentation_hides_but_never_invents_and_never_depends_on_the_process(d
 
 def test_no_augmentation_changes_nothing(data):
     batch = from_packed(PackedDataset(data).read(np.arange(8)))
-    off = AugmentConfig(drop_image=0, drop_groups=0, keep_one_image=0, drop_step=0, pixel_flip=False)
+    off = AugmentConfig(
+        drop_image=0, drop_groups=0, keep_one_image=0, drop_step=0, gain=0, band_noise=0, pixel_flip=False
+    )
     for part, original in zip(augment(batch, off, torch.ones(27), 0, 0, slice(0, 8), 8), batch, strict=True):
         torch.testing.assert_close(part, original, atol=0, rtol=0)
 
