@@ -290,7 +290,7 @@ class ObservationEncoder(nn.Module):
     def fit(self, batch: ObservationBatch) -> None:
         """Fit what is fitted to training samples rather than trained: the decorrelation of bands and variables."""
         for reader in self.readers.values():
-            if not isinstance(reader, LocationToken):
+            if isinstance(reader, StepTokens | GroupToken):
                 reader.fit(batch)
 
     def forward(self, batch: ObservationBatch) -> Tensor:
