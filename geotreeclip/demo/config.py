@@ -35,14 +35,14 @@ class WorldConfig:
 
     seed: int = 0
     sites: int = 3000
-    contrast: float = 0.105
-    timing: float = 0.2
-    sample_noise: float = 0.18
-    month_noise: float = 0.18
+    contrast: float = 0.1
+    timing: float = 0.12
+    sample_noise: float = 0.15
+    month_noise: float = 0.2
     pixel_noise: float = 0.18
-    pure: float = 0.2
+    pure: float = 0.1
     year_shift: float = 0.4
-    niche_width: float = 1.1
+    niche_width: float = 1.0
     clustering: float = 0.5
     scatter_km: float = 15.0
     coordinate_error_km: float = 0.0
@@ -67,7 +67,7 @@ class WorldConfig:
 
 PRESETS: dict[str, WorldConfig] = {
     "image-led": WorldConfig(),
-    "location-led": WorldConfig(contrast=0.06, timing=0.15, niche_width=0.7, history=1.2, clustering=1.0),
+    "location-led": WorldConfig(contrast=0.06, timing=0.08, niche_width=0.7, history=1.2, clustering=1.0),
 }
 """`image-led`: the time series tells most. `location-led`: the place tells most, as in real occurrence data."""
 

@@ -41,7 +41,7 @@ _ZONE_SHIFT = np.array([0.5, 0.0, -0.5])  # cold, mild, warm
 PHASES = np.concatenate([_SHIFTS, _SHIFTS + 6])  # the south is half a year on
 
 # Share of the target species in the centre and around it, kind of background (0 grass, 1 soil).
-_MIXTURES = ((1.0, 1.0, 0), (1.0, 0.4, 0), (1.0, 0.4, 1), (0.85, 0.1, 0), (0.85, 0.1, 1))
+_MIXTURES = ((1.0, 1.0, 0), (1.0, 0.3, 0), (1.0, 0.3, 1), (0.9, 0.1, 0), (0.9, 0.1, 1))
 
 RING = np.ones((PATCH, PATCH), dtype=np.int64)
 RING[1:-1, 1:-1] = 0
