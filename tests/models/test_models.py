@@ -11,7 +11,7 @@ from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.models.clip import create_model
 from geotreeclip.models.config import INPUTS, ModelConfig, config_from_dict, model_config, model_names
 from geotreeclip.models.directory import load_model, save_model
-from geotreeclip.models.observation_encoder import days_as_cycle, location_waves
+from geotreeclip.models.observation_encoder import Decorrelation, days_as_cycle, location_waves
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.schema import MONTH_DAYS, VARIABLE_INDEX
 from geotreeclip.taxonomy import Taxon, Taxonomy
@@ -259,3 +259,28 @@ def test_damaged_model_directories_are_refused(directory, tmp_path):
     Taxonomy([Taxon("a")]).write(mixed / "taxonomy.parquet")
     with pytest.raises(DataError, match="different models"):
         load_model(mixed)
+
+
+def test_decorrelation_whitens_and_leaves_scarce_rows_alone():
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(4000, 3, generator=generator) @ torch.tensor(
+        [[1.0, 0.9, 0.0], [0.0, 0.4, 0.3], [0.0, 0.0, 1.0]]
+    )
+    layer = Decorrelation(3)
+    layer.fit(mixed[:5])
+    torch.testing.assert_close(layer.matrix, torch.eye(3))
+    layer.fit(mixed)
+    torch.testing.assert_close(torch.cov(layer(mixed).t()), torch.eye(3), atol=0.02, rtol=0)
+    layer.fit(torch.cat([mixed, mixed[:, :1]], 1)[:, [0, 3, 1]])  # one value twice: no direction without variance
+    assert layer.matrix.isfinite().all()
+    assert layer.matrix.abs().max() < 100
+
+
+def test_what_was_fitted_to_the_samples_travels_with_the_weights(tmp_path):
+    model = create_model(shrunk("tiny"), make_statistics())
+    model.observation_encoder.fit(make_batch(64, missing=0.0))
+    fitted = model.observation_encoder.readers["image"].decorrelate.matrix
+    assert not torch.equal(fitted, torch.eye(10))
+    save_model(tmp_path / "m", model, Taxonomy([Taxon("a", "F", "G", "G s")]), [1], make_statistics(), {})
+    loaded = load_model(tmp_path / "m").model
+    torch.testing.assert_close(loaded.observation_encoder.readers["image"].decorrelate.matrix, fitted)
