@@ -1,7 +1,8 @@
 """A second family of planted worlds, in published shard format, with an exact ceiling.
 
     python benchmarks/planted_worlds.py --out WORLD --seed 0
-    geotreeclip pack WORLD/train.tar --out WORLD/train && geotreeclip pack WORLD/test.tar --out WORLD/test
+    geotreeclip pack WORLD/train.tar --out WORLD/train --worldclim 2.1
+    geotreeclip pack WORLD/test.tar --out WORLD/test --worldclim 2.1 && cp WORLD/ceiling.json WORLD/test/
     python train/clip.py --config train/configs/laptop.yaml --data WORLD/train --out WORLD/run
     python eval/zero_shot.py --model WORLD/run --data WORLD/test --out WORLD/run/report.json
 

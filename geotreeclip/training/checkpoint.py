@@ -6,15 +6,14 @@ values only and is read with `weights_only=True`.
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import DataError
 
 __all__ = ["newest_checkpoint", "read_checkpoint", "write_checkpoint"]
@@ -36,13 +35,12 @@ def write_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: in
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{step:09d}"
-    aside = directory / f"{path.name}.tmp"
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    _sync_folder(directory)
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:  # torch names its archive after a path, and refuses one with a leading dot
+            torch.save(state, file)
+
+    write_atomically(path, save)
     for older in _complete(directory)[:-keep]:
         older.unlink()
     return path
@@ -69,18 +67,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def remove_checkpoints(directory: Path) -> None:
-    """Remove the folder of a run's checkpoints."""
-    shutil.rmtree(directory, ignore_errors=True)
-
-
 def _complete(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
-
-
-def _sync_folder(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
