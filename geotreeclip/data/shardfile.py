@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geotreeclip.data.manifest import Chunk, Column, Shard
 from geotreeclip.errors import DataError
 
-__all__ = ["ShardFile", "write_atomically"]
+__all__ = ["ShardFile", "sync_directory", "write_atomically"]
 
 
 class ShardFile:
@@ -55,7 +55,7 @@ class ShardFile:
         os.fsync(self._stream.fileno())
         self._stream.close()
         self.partial.replace(self.path)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
         return Shard(
             self.name, sum(chunk.samples for chunk in self.chunks), self._bytes, self._hash.hexdigest(),
             tuple(self.chunks),
@@ -80,12 +80,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Makes renames in a directory last."""
     directory = os.open(path, os.O_RDONLY)
     try:
