@@ -74,7 +74,10 @@ def nearest_km(
 
 def places(longitude: ArrayLike, latitude: ArrayLike) -> NDArray[np.int64]:
     """Number the distinct places, [N]: the same number for coordinates that agree to about a metre."""
-    return np.unique(_snapped(longitude, latitude), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    snapped = _snapped(longitude, latitude)
+    # One whole number a place: sorting pairs takes thirty times as long. 6.5e14 at most, far from overflow.
+    key = snapped[:, 0] * (360 * 10**PLACE_DECIMALS) + snapped[:, 1]
+    return np.unique(key, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def spatial_blocks(longitude: ArrayLike, latitude: ArrayLike, size_km: float) -> NDArray[np.int64]:
