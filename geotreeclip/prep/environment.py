@@ -1,38 +1,57 @@
-"""Occurrences and rasters to packed shards without imagery (`data_prep/environment.py`).
+"""The 27 variables of a set of places, read off rasters in the units of the schema.
 
-N samples, V the 27 variables of the schema.
+N samples, V the 27 variables.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.prep.rasters import RasterInfo, find_rasters, sample_rasters
-from geotreeclip.schema import VARIABLE_INDEX, VARIABLE_NAMES, VARIABLES, worldclim1_to_2
-from geotreeclip.taxonomy import Taxon, taxa_of_frame
+from geotreeclip.errors import ConfigError
+from geotreeclip.prep.environment_units import (
+    expect_whole,
+    out_of_range,
+    plausible,
+    states_version,
+    worldclim_version,
+)
+from geotreeclip.prep.mosaic import RasterInfo, sample_rasters
+from geotreeclip.prep.raster_files import name_of
+from geotreeclip.prep.rasters import Floats
+from geotreeclip.prep.terrain import COARSEST_METRES, TERRAIN, TerrainReport, cell_sizes, slope_and_aspect
+from geotreeclip.schema import VARIABLE_INDEX, VARIABLE_NAMES, VARIABLES
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["Environment", "EnvironmentReport", "Options", "VariableReport", "sample_environment"]
 
-REFUSED_SHARE = 0.01
-"""A variable with more values than this out of its range is refused where a wrong unit would explain them."""
+Rasters = Mapping[str, Sequence[str | Path]]
 
-WRONG_SHARE = 0.5
-"""A variable with more values than this out of its range is refused in any case."""
 
-_VERSION_2 = re.compile(r"(?:^|[^a-z])wc2[._][01]|worldclim[ _.-]?2", re.IGNORECASE)
-_VERSION_1 = re.compile(r"(?:^|[^a-z])wc[ _.-]?1(?:[._]?4)?(?![0-9])|worldclim[ _.-]?1(?![0-9])", re.IGNORECASE)
-_ABSOLUTE = tuple(f"bio{number:02d}" for number in (1, 5, 6, 8, 9, 10, 11))  # temperatures, not differences of them
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How rasters are read.
+
+    Attributes:
+        method: ``nearest`` or ``bilinear``. Aspect is an angle and always that of the nearest cell.
+        worldclim: Version of the bioclimatic rasters, ``1``, ``2.1``, or ``auto`` for what the file names say, and 2.1
+            where they say nothing.
+        coast_km: A point without a value takes the nearest cell that has one, if an edge of it lies within this
+            distance; 0 leaves it missing. Not for slope and aspect: those are of the point itself.
+        terrain: Slope and aspect without a raster of their own are computed from the elevation model: ``auto`` where
+            its cells are at most 500 m, ``compute`` refuses a coarser one, ``force`` takes it, ``off`` leaves them out.
+        elevation_model: Name of the elevation model for the report; "" for what the file names say.
+    """
+
+    method: str = "nearest"
+    worldclim: str = "auto"
+    coast_km: float = 0.0
+    terrain: str = "auto"
+    elevation_model: str = ""
 
 
 @dataclass(slots=True)
@@ -45,6 +64,7 @@ class VariableReport:
         missing_rate: Share of samples without a value.
         out_of_range: Samples whose value was implausible and is missing now.
         range: Smallest, median and largest value kept, or None where there is none.
+        coast: Samples that took the nearest cell with a value instead of their own.
     """
 
     rasters: list[RasterInfo]
@@ -52,6 +72,14 @@ class VariableReport:
     missing_rate: float = 0.0
     out_of_range: int = 0
     range: tuple[float, float, float] | None = None
+    coast: int = 0
+
+    def describe(self, name: str, kept: NDArray[Any]) -> None:
+        """Takes missing rate and range from the values kept, [N]."""
+        known = kept[~np.isnan(kept)]
+        self.missing_rate = 1 - len(known) / max(1, len(kept))
+        if len(known):
+            self.range = (float(known.min()), float(np.median(known)), float(known.max()))
 
 
 @dataclass(slots=True)
@@ -65,313 +93,189 @@ class EnvironmentReport:
     not_sampled: list[str]
     refused: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    coast_km: float = 0.0
+    terrain: TerrainReport | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as an object of JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """A report from its object of JSON."""
+        values = dict(document)
+        values["variables"] = {
+            name: VariableReport(**{**entry, "rasters": [_info(info) for info in entry["rasters"]]})
+            for name, entry in values["variables"].items()
+        }
+        if values["terrain"] is not None:
+            values["terrain"] = TerrainReport(**values["terrain"])
+        return cls(**values)
 
     def text(self) -> str:
         """The report for a terminal."""
-        lines = [f"{self.samples} samples; WorldClim {self.worldclim}; {self.resolution}"]
+        lines = [f"{self.samples:,} samples; WorldClim {self.worldclim}; {self.resolution}"]
+        if self.terrain is not None:
+            lines.append(
+                f"slope and aspect from {self.terrain.model}, cells of {self.terrain.cell_metres} m: "
+                f"{self.terrain.method}"
+            )
         lines += [f"refused {count}: {reason}" for reason, count in self.refused.items()]
-        lines.append(f"{'variable':<24}{'missing':>9}{'refused':>9}{'min':>11}{'median':>11}{'max':>11}  raster")
+        lines.append(
+            f"{'variable':<24}{'missing':>9}{'refused':>9}{'coast':>8}{'min':>11}{'median':>11}{'max':>11}  raster"
+        )
         for name, report in self.variables.items():
             values = "".join(f"{value:>11.1f}" for value in report.range) if report.range else f"{'-':>33}"
-            files = ", ".join(Path(info.path).name for info in report.rasters)
-            lines.append(f"{name:<24}{report.missing_rate:>8.2%} {report.out_of_range:>8}{values}  {files}")
+            files = [name_of(info.path) for info in report.rasters]
+            shown = ", ".join(files) if len(files) < 4 else f"{files[0]} and {len(files) - 1} more"
+            lines.append(
+                f"{name:<24}{report.missing_rate:>8.2%} {report.out_of_range:>8}{report.coast:>8}{values}  {shown}"
+            )
         if self.not_sampled:
             lines.append(f"no raster, missing throughout: {', '.join(self.not_sampled)}")
+        if self.coast_km:
+            lines.append(f"coast: points without a value took the nearest cell with one within {self.coast_km:g} km")
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+class Environment(NamedTuple):
+    """Values of places.
+
+    Attributes:
+        values: float64 [N, 27] in schema order, NaN where missing.
+        coast_km: Largest distance over the variables to a cell taken instead of the point's own, 0 where none was, [N].
+        report: What was read.
+    """
+
+    values: Floats
+    coast_km: Floats
+    report: EnvironmentReport
 
 
 def sample_environment(
     longitude: NDArray[Any],
     latitude: NDArray[Any],
-    rasters: Mapping[str, Sequence[Path]],
+    rasters: Rasters,
+    options: Options | None = None,
     *,
-    method: str = "nearest",
-    worldclim: str = "auto",
-) -> tuple[NDArray[np.float32], EnvironmentReport]:
+    strict: bool = True,
+) -> Environment:
     """Read the variables of a set of places off rasters.
 
-    Values come in the units of the schema: scale and offset of a file applied, WorldClim 1 converted. Aspect is an
-    angle and is always taken from the nearest cell. Implausible values become missing and are counted; where they are
-    many and a wrong unit explains them, the raster is refused.
+    Values come in the units of the schema: scale and offset of a file applied, WorldClim 1 converted. Implausible
+    values become missing and are counted; where they are many and a wrong unit explains them, the raster is refused.
 
     Args:
         longitude: Degrees, WGS 84, [N].
         latitude: Degrees, [N].
-        rasters: Files of each variable, as :func:`geotreeclip.prep.rasters.find_rasters` returns them.
-        method: ``nearest`` or ``bilinear``.
-        worldclim: Version of the bioclimatic rasters, ``1``, ``2.1``, or ``auto`` for what the file names say, and
-            2.1 where they say nothing.
-
-    Returns:
-        Values [N, 27] in schema order, NaN where missing, and the report.
+        rasters: Files of each variable, as :func:`geotreeclip.prep.raster_files.find_rasters` returns them.
+        options: How to read them.
+        strict: Whether units are judged by the values; False for a part of a set that was judged as a whole.
 
     Raises:
         DataError: A raster cannot be read, or its values are of another unit or variable.
-        ConfigError: Version and file names contradict each other, or an option is unknown.
+        ConfigError: Version and file names contradict each other, an option is unknown, or the elevation model is too
+            coarse for the slope that was asked for.
     """
-    climate = [path for name, paths in rasters.items() if name.startswith("bio") for path in paths]
-    version = worldclim_version(climate, worldclim)
-    values = np.full((len(longitude), len(VARIABLES)), np.nan)
-    values[:, VARIABLE_INDEX["longitude"]], values[:, VARIABLE_INDEX["latitude"]] = longitude, latitude
+    options = options or Options()
+    if options.terrain not in TERRAIN:
+        raise ConfigError(f"terrain {options.terrain!r} is unknown; give one of {', '.join(TERRAIN)}")
+    climate = [str(path) for name, paths in rasters.items() if name.startswith("bio") for path in paths]
+    version = worldclim_version(climate, options.worldclim)
+    lon, lat = np.asarray(longitude, float), np.asarray(latitude, float)
+    values = np.full((len(lon), len(VARIABLES)), np.nan)
+    values[:, VARIABLE_INDEX["longitude"]], values[:, VARIABLE_INDEX["latitude"]] = lon, lat
+    coast = np.zeros(len(lon))
     reports: dict[str, VariableReport] = {}
     for name, paths in rasters.items():
-        how = "nearest" if name == "aspect" else method
         column = VARIABLE_INDEX[name]
-        values[:, column], infos = sample_rasters(paths, longitude, latitude, how)
-        reports[name] = VariableReport(infos, how)
-        if version == "1" and VARIABLES[column].worldclim1_factor != 1 and not any(info.scaled for info in infos):
-            if how == "nearest":
-                _expect_whole(name, values[:, column], infos)
-            values[:, column] = worldclim1_to_2(values)[:, column]
-    warnings = _warnings_of_version(climate, worldclim, version)
+        how = "nearest" if name == "aspect" else options.method
+        own_place = name in ("slope", "aspect")
+        found = sample_rasters(paths, lon, lat, how, 0.0 if own_place else options.coast_km)
+        reports[name] = VariableReport(found.infos, how, coast=int((found.coast_km > 0).sum()))
+        coast = np.maximum(coast, found.coast_km)
+        read = found.values
+        factor = VARIABLES[column].worldclim1_factor
+        if version == "1" and factor != 1 and not any(info.scaled for info in found.infos):
+            if strict and how == "nearest":
+                expect_whole(name, read, found.infos[0].path)
+            read = read / factor
+        values[:, column] = read
+    warnings = _warnings_of_version(climate, options.worldclim, version)
+    terrain = _add_terrain(values, rasters, options, reports, warnings)
     for name, report in reports.items():
-        column = VARIABLE_INDEX[name]
-        kept, report.out_of_range = plausible(name, values[:, column], report.rasters[0].path)
+        column, where = VARIABLE_INDEX[name], report.rasters[0].path
+        kept, report.out_of_range = (
+            plausible(name, values[:, column], where) if strict else out_of_range(name, values[:, column])
+        )
         values[:, column] = kept
-        known = kept[~np.isnan(kept)]
-        report.missing_rate = 1 - len(known) / max(1, len(kept))
-        if len(known):
-            report.range = (float(known.min()), float(np.median(known)), float(known.max()))
-        else:
-            warnings.append(f"{name} has no value at any sample: {report.rasters[0].path} lies elsewhere")
-        if report.out_of_range:
-            variable = VARIABLES[column]
-            warnings.append(
-                f"{report.out_of_range} values of {name} were outside {variable.low:g} to {variable.high:g} "
-                f"{variable.unit} and are missing"
-            )
-    return values.astype(np.float32), EnvironmentReport(
-        samples=len(longitude),
+        report.describe(name, kept)
+    result = EnvironmentReport(
+        samples=len(lon),
         worldclim=version,
         resolution=_resolution(reports),
-        variables=reports,
+        variables={name: reports[name] for name in VARIABLE_NAMES if name in reports},
         not_sampled=[name for name in VARIABLE_NAMES[2:] if name not in reports],
         warnings=warnings,
+        coast_km=options.coast_km,
+        terrain=terrain,
     )
+    result.warnings += warnings_of_values(result)
+    return Environment(values, coast, result)
 
 
-def worldclim_version(paths: Sequence[Path], stated: str = "auto") -> str:
-    """The WorldClim version of bioclimatic rasters, ``1`` or ``2.1``, by what is stated and what the names say.
-
-    Raises:
-        ConfigError: The version is unknown, the names contradict it, or they contradict each other.
-    """
-    if stated not in ("auto", "1", "2.1"):
-        raise ConfigError(f"WorldClim version {stated!r} is unknown; give 1, 2.1 or auto")
-    named: dict[str, Path] = {}
-    for path in paths:
-        words = f"{path.parent.name}/{path.name}"
-        for version, pattern in (("2.1", _VERSION_2), ("1", _VERSION_1)):
-            if pattern.search(words):
-                named.setdefault(version, path)
-                break
-    if len(named) == 2:
-        raise ConfigError(f"rasters of two WorldClim versions, {named['1']} and {named['2.1']}; their units differ")
-    if stated != "auto" and named and stated not in named:
-        version, path = next(iter(named.items()))
-        raise ConfigError(f"WorldClim {stated} is stated, but {path} is named as version {version}; leave one out")
-    return next(iter(named), "2.1") if stated == "auto" else stated
-
-
-def plausible(name: str, values: NDArray[np.float64], where: str) -> tuple[NDArray[np.float64], int]:
-    """Values of a variable with the implausible ones missing, and how many those were.
-
-    Raises:
-        DataError: So many are implausible that they are of another unit or no such variable; names the suspicion.
-    """
-    variable = VARIABLES[VARIABLE_INDEX[name]]
-    known = values[~np.isnan(values)]
-    wrong = (known < variable.low) | (known > variable.high)
-    share = float(wrong.mean()) if len(known) else 0.0
-    if share > REFUSED_SHARE:
-        fitting = [words for words, turned in _other_units(name, known) if _fit(turned, variable.low, variable.high)]
-        suspicion = "they look like " + ", or like ".join(fitting) if fitting else None
-        if suspicion is None and share > WRONG_SHARE:
-            suspicion = "they are of another unit, or of another variable"
-        if suspicion is not None:
-            raise DataError(
-                f"{where}: {share:.0%} of the values of {name} are outside {variable.low:g} to {variable.high:g} "
-                f"{variable.unit} (seen {known.min():g} to {known.max():g}): {suspicion}"
-            )
-    kept = np.where((values < variable.low) | (values > variable.high), np.nan, values)
-    return kept, int(wrong.sum())
-
-
-def read_occurrences(path: str | Path) -> tuple[pd.DataFrame, list[Taxon], dict[str, int]]:
-    """Read a table of occurrences.
-
-    Args:
-        path: CSV with ``longitude``, ``latitude``, at least one rank column (published names or those of the schema)
-            and, if there, ``sample_id`` (row numbers without), ``year``, ``country_code`` or ``location``,
-            ``source``, ``Category`` or ``rarity``.
-
-    Returns:
-        The usable rows with the columns ``sample_id, longitude, latitude, year, country, source, rarity``, the taxon of
-        each, and how many rows were left out by reason.
-
-    Raises:
-        DataError: The file is absent, no table, empty, lacks a column, or repeats a sample id.
-    """
-    import pandas as pd
-
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file of occurrences")
-    try:
-        # As text and without guesses at missing values: NA is the country code of Namibia.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path}: is empty; a table with longitude, latitude and taxa is needed") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
-    for column in ("longitude", "latitude"):
-        if column not in frame.columns:
-            raise DataError(f"{path}: lacks the column {column!r} (found: {', '.join(map(str, frame.columns))})")
-    if frame.empty:
-        raise DataError(f"{path}: has a header and no rows")
-    taxa = taxa_of_frame(frame, str(path))
-    table = pd.DataFrame(
-        {
-            "sample_id": frame.get("sample_id", pd.Series(frame.index.astype(str), index=frame.index)),
-            "longitude": pd.to_numeric(frame["longitude"], errors="coerce"),
-            "latitude": pd.to_numeric(frame["latitude"], errors="coerce"),
-        }
-    )
-    if "year" in frame.columns:
-        table["year"] = pd.to_numeric(frame["year"], errors="coerce").round().astype("Int32")
-    for column, names in {
-        "country": ("country_code", "country", "location"),
-        "source": ("source",),
-        "rarity": ("rarity", "Category"),
-    }.items():
-        name = next((name for name in names if name in frame.columns), None)
-        if name is not None:
-            table[column] = frame[name].where(frame[name] != "").astype("string")
-    repeated = table["sample_id"].duplicated()
-    if repeated.any():
-        raise DataError(
-            f"{path}: sample id {table['sample_id'][repeated].iloc[0]!r} comes twice ({int(repeated.sum())} repeats)"
-        )
-    lon, lat = table["longitude"], table["latitude"]
-    placed = lon.notna() & lat.notna()
-    possible = lon.between(-180, 180) & lat.between(-90, 90)
-    named = pd.Series([taxon != Taxon() for taxon in taxa], index=table.index)
-    reasons = {
-        "coordinates missing or no number": int((~placed).sum()),
-        "coordinates out of range": int((placed & ~possible).sum()),
-        "no taxon": int((placed & possible & ~named).sum()),
-    }
-    keep = placed & possible & named
-    if not keep.any():
-        raise DataError(f"{path}: no usable row: " + ", ".join(f"{n} {why}" for why, n in reasons.items() if n))
-    taxa = [taxon for taxon, kept in zip(taxa, keep, strict=True) if kept]
-    return table[keep].reset_index(drop=True), taxa, {why: n for why, n in reasons.items() if n}
-
-
-def pack_environment(
-    occurrences: str | Path,
-    directories: Sequence[str | Path],
-    out: str | Path,
-    *,
-    named: Mapping[str, str | Path] | None = None,
-    method: str = "nearest",
-    worldclim: str = "auto",
-    overwrite: bool = False,
-) -> EnvironmentReport:
-    """Sample rasters at occurrences and write packed shards without imagery, and ``environment_report.json`` beside.
-
-    See :func:`read_occurrences`, :func:`geotreeclip.prep.rasters.find_rasters` and :func:`sample_environment` for the
-    arguments and errors. Nothing is written before everything was read.
-    """
-    from geotreeclip.data.packed import PackedWriter
-
-    table, taxa, refused = read_occurrences(occurrences)
-    rasters = find_rasters(directories, named)
-    longitude, latitude = table["longitude"].to_numpy(float), table["latitude"].to_numpy(float)
-    environment, report = sample_environment(longitude, latitude, rasters, method=method, worldclim=worldclim)
-    report.refused = refused
-    with PackedWriter(
-        Path(out),
-        None,
-        has_images=False,
-        source=f"{Path(occurrences).name}, rasters read {method}",
-        worldclim=report.worldclim,
-        resolution=report.resolution,
-        overwrite=overwrite,
-    ) as writer:
-        writer.add(None, environment, taxa, table["sample_id"].tolist(), table.drop(columns="sample_id"))
-    (Path(out) / "environment_report.json").write_text(json.dumps(asdict(report), indent=1), encoding="utf-8")
-    return report
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of `data_prep/environment.py`."""
-    parser = argparse.ArgumentParser(
-        prog="data_prep/environment.py", description="Sample rasters at occurrences into packed shards without imagery."
-    )
-    parser.add_argument("--occurrences", type=Path, required=True, metavar="CSV", help="occurrences with taxa")
-    parser.add_argument(
-        "--rasters", type=Path, action="extend", nargs="+", default=[], metavar="DIR", help="folders of rasters"
-    )
-    parser.add_argument(
-        "--raster", action="append", default=[], metavar="VARIABLE=FILE", help="a raster whose name says nothing"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="packed directory to write")
-    parser.add_argument("--method", choices=("nearest", "bilinear"), default="nearest", help="(default %(default)s)")
-    parser.add_argument(
-        "--worldclim", choices=("auto", "1", "2.1"), default="auto", help="version (default: by the file names)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a finished set in the directory")
-    args = parser.parse_args(argv)
-    named = {}
-    for item in args.raster:
-        name, equals, path = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--raster {item!r}: give VARIABLE=FILE, such as bio01=annual_mean.tif")
-        named[name] = path
-    report = pack_environment(
-        args.occurrences,
-        args.rasters,
-        args.out,
-        named=named,
-        method=args.method,
-        worldclim=args.worldclim,
-        overwrite=args.overwrite,
-    )
-    print(report.text())
-    return 0
-
-
-def _expect_whole(name: str, values: NDArray[np.float64], infos: Sequence[RasterInfo]) -> None:
-    """Refuse values that are no whole tenths, which version 1 has throughout."""
-    known = values[~np.isnan(values)]
-    if len(known) and (np.abs(known - np.round(known)) > 1e-3).mean() > REFUSED_SHARE:
-        raise DataError(
-            f"{infos[0].path}: WorldClim 1 stores {name} as whole tenths, but this holds values such as "
-            f"{known[np.argmax(np.abs(known - np.round(known)))]:g}; it looks like version 2.1 (--worldclim 2.1)"
-        )
-
-
-def _warnings_of_version(climate: Sequence[Path], stated: str, version: str) -> list[str]:
-    silent = not any(_VERSION_2.search(str(path)) or _VERSION_1.search(str(path)) for path in climate)
-    if climate and stated == "auto" and silent:
-        return [f"the raster names state no WorldClim version; {version} units assumed and checked by range"]
-    return []
-
-
-def _other_units(name: str, values: NDArray[np.float64]) -> list[tuple[str, NDArray[np.float64]]]:
-    """Suspicions of another unit, each with the values turned from it."""
+def warnings_of_values(report: EnvironmentReport) -> list[str]:
+    """What the counts of a report give reason to say."""
     found = []
-    if VARIABLES[VARIABLE_INDEX[name]].worldclim1_factor != 1:
-        found.append(("tenths as WorldClim 1 stores them (give --worldclim 1)", values / 10))
-    if name in _ABSOLUTE:
-        found.append(("kelvin (convert them to degrees Celsius)", values - 273.15))
-        found.append(("tenths of a kelvin (convert them to degrees Celsius)", values / 10 - 273.15))
+    for name, entry in report.variables.items():
+        variable = VARIABLES[VARIABLE_INDEX[name]]
+        if entry.range is None and report.samples:
+            found.append(f"{name} has no value at any sample: {entry.rasters[0].path} lies elsewhere")
+        if entry.out_of_range:
+            found.append(
+                f"{entry.out_of_range} values of {name} were outside {variable.low:g} to {variable.high:g} "
+                f"{variable.unit} and are missing"
+            )
     return found
 
 
-def _fit(values: NDArray[np.float64], low: float, high: float) -> bool:
-    return bool(((values < low) | (values > high)).mean() <= REFUSED_SHARE)
+def _add_terrain(
+    values: Floats, rasters: Rasters, options: Options, reports: dict[str, VariableReport], warnings: list[str]
+) -> TerrainReport | None:
+    """Computes slope and aspect where they are wanted and no raster gave them."""
+    wanted = [name for name in ("slope", "aspect") if name not in rasters]
+    if options.terrain == "off" or not wanted:
+        return None
+    paths = rasters.get("elevation", ())
+    if not paths:
+        if options.terrain != "auto":
+            raise ConfigError(f"--terrain {options.terrain} needs an elevation model; give one, such as --rasters dem/")
+        return None
+    lon, lat = values[:, VARIABLE_INDEX["longitude"]], values[:, VARIABLE_INDEX["latitude"]]
+    if options.terrain == "auto":
+        sizes = cell_sizes(paths, lon, lat)
+        typical = float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else np.nan
+        if not typical <= COARSEST_METRES:
+            if np.isfinite(typical):
+                warnings.append(
+                    f"slope and aspect are missing: the cells of {paths[0]} ({typical:,.0f} m) are too coarse for them "
+                    f"(at most {COARSEST_METRES:g} m); give a finer elevation model, or --terrain force"
+                )
+            return None
+    slope, aspect, report = slope_and_aspect(
+        paths, lon, lat, model=options.elevation_model, force=options.terrain == "force"
+    )
+    for name, read in (("slope", slope), ("aspect", aspect)):
+        if name in wanted:
+            values[:, VARIABLE_INDEX[name]] = read
+            reports[name] = VariableReport(reports["elevation"].rasters, "computed")
+    return report
+
+
+def _warnings_of_version(climate: Sequence[str], stated: str, version: str) -> list[str]:
+    if climate and stated == "auto" and not states_version(climate):
+        return [f"the raster names state no WorldClim version; {version} units assumed and checked by range"]
+    return []
 
 
 def _resolution(reports: Mapping[str, VariableReport]) -> str:
@@ -381,7 +285,17 @@ def _resolution(reports: Mapping[str, VariableReport]) -> str:
         group = VARIABLES[VARIABLE_INDEX[name]].group
         for info in report.rasters:
             size = info.resolution[0]
-            text = f"{size * 60:.3g} arc-minutes" if info.degrees else f"{size:g} units of {info.crs}"
+            text = _arc(size) if info.degrees else f"{size:g} units of {info.crs}"
             if text not in words.setdefault(group, []):
                 words[group].append(text)
     return ", ".join(f"{group} {' and '.join(sizes)}" for group, sizes in words.items())
+
+
+def _arc(degrees: float) -> str:
+    return f"{degrees * 60:.3g} arc-minutes" if degrees * 60 >= 1 else f"{degrees * 3600:.3g} arc-seconds"
+
+
+def _info(entry: Mapping[str, Any]) -> RasterInfo:
+    values = dict(entry)
+    values["resolution"] = tuple(values["resolution"])
+    return RasterInfo(**values)

@@ -1,318 +1,334 @@
-"""Rasters of environmental variables: finding them by name, and reading single cells at coordinates.
+"""One raster, read at points: its place on the Earth, and its cells.
 
-Files of any size and projection are read through windows around the points, never whole when they are large.
-N points.
+Files of any size and projection, local or remote, are read through windows around the points, never whole when they
+are large. N points; columns and rows are fractional, cell (0, 0) reaching from 0 to 1 in both.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.schema import VARIABLE_NAMES
+from geotreeclip.prep.raster_files import is_remote
 
-SUFFIXES = (".tif", ".tiff", ".vrt", ".bil", ".asc", ".img")
-"""Files that are looked at in a raster folder."""
+__all__ = ["WHOLE_CELLS", "WINDOW_CELLS", "Grid", "Raster", "geodesic", "read_grid"]
 
 WHOLE_CELLS = 16_000_000
-"""Rasters up to this many cells are read at once where points fall all over them; larger ones by windows."""
+"""Local rasters up to this many cells are read at once; larger ones by windows."""
 
 WINDOW_CELLS = 4_000_000
 """Cells that one window may span."""
 
-_SOIL_DEPTHS = {("0", "5"): "0_5cm", ("5", "15"): "5_15cm", ("15", "30"): "15_30cm"}
-_BIOCLIM = re.compile(r"(?:^|[^a-z])bio(?:clim)?[ _.-]*0?(\d{1,2})(?![0-9a-z])", re.IGNORECASE)
-_SOIL = re.compile(r"(?:wv0?033|soil[ _.-]*moisture|sm)[ _.-]+(\d+)[ _.-]+(\d+)[ _.-]*cm", re.IGNORECASE)
-_WORDS = tuple(
-    (variable, re.compile(rf"(?:^|[^a-z])(?:{words})(?![a-z])", re.IGNORECASE))
-    for variable, words in (
-        ("slope", "slope"),
-        ("aspect", "aspect"),
-        ("elevation", "elev|elevation|altitude|alt|dem|dtm|srtm|gmted|gebco|etopo"),
-    )
-)
+_SLACK = 1e-6
+"""Transforms round: a millionth of a cell beyond an outer edge is on it."""
+
+_ROUND_TRIP = 1e-4
+"""Degrees by which a point may move on its way into a projection and back; more, and it has no place there."""
+
+_ROUND_TRIP_METRES = 10.0
+"""The same for the way out of a projection and back."""
+
+_REMOTE_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no search for side-car files over the network
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+}
+
+Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class RasterInfo:
-    """What was read of one raster.
+@functools.cache
+def geodesic() -> Any:
+    """The WGS 84 ellipsoid, for distances and directions on it (pyproj.Geod)."""
+    try:
+        from pyproj import Geod
+    except ImportError as error:
+        raise ConfigError("distances on the Earth need pyproj: pip install 'geotreeclip[prep]'") from error
+    return Geod(ellps="WGS84")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The place of a raster on the Earth.
 
     Attributes:
-        path: The file.
-        crs: Its coordinate reference system, "EPSG:4326 (assumed)" where the file states none.
-        resolution: Cell size in units of the projection, x and y.
-        degrees: Whether those units are degrees.
-        scaled: Whether the file states a scale or an offset, so that its values are already in their unit.
-        outside: Points beyond its edges.
-        no_data: Points inside it that hold no data.
+        location: File or address.
+        crs: Coordinate reference system, or None where the file states none and its edges are degrees.
+        transform: From column and row to coordinates.
+        width: Columns.
+        height: Rows.
+        geographic: Whether coordinates are degrees.
+        scale: Factor of the stored values.
+        offset: Added to the scaled values.
     """
 
-    path: str
-    crs: str
-    resolution: tuple[float, float]
-    degrees: bool
-    scaled: bool
-    outside: int
-    no_data: int
+    location: str
+    crs: Any
+    transform: Any
+    width: int
+    height: int
+    geographic: bool
+    scale: float
+    offset: float
 
+    @property
+    def crs_name(self) -> str:
+        """The name of the projection, "EPSG:4326 (assumed)" where the file states none."""
+        if self.crs is None:
+            return "EPSG:4326 (assumed)"
+        name = str(self.crs.to_string())
+        # A projection without a code is a page of text; the first words name it.
+        return name if len(name) < 80 else name.split('"')[1]
 
-def variable_of(path: Path) -> str | None:
-    """The variable that a raster holds by its file name, or None.
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top in the projection."""
+        x, y = self.coordinates(np.array([0.0, self.width] * 2), np.repeat([0.0, self.height], 2))
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
-    Known: ``wc2.1_10m_bio_7``, ``bio07``, ``CHELSA_bio7_1981-2010``; ``elevation``, ``wc2.1_10m_elev``, ``etopo20``,
-    ``srtm_dem``, ``alt``; ``slope``; ``aspect``; ``wv0033_0-5cm_mean``, ``soil_moisture_5_15cm``.
-    """
-    name = path.stem
-    if match := _BIOCLIM.search(name):
-        number = int(match.group(1))
-        return f"bio{number:02d}" if 1 <= number <= 19 else None
-    if match := _SOIL.search(name):
-        depth = _SOIL_DEPTHS.get((match.group(1), match.group(2)))
-        return f"soil_moisture_{depth}" if depth else None
-    return next((variable for variable, pattern in _WORDS if pattern.search(name)), None)
+    @property
+    def circular(self) -> bool:
+        """Whether the columns go once around the Earth."""
+        return self.geographic and abs(self.width * abs(self.transform.a) - 360) < _SLACK * self.width
 
+    def place(self, longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
+        """Fractional column and row of points, NaN where they have no place in the projection; beyond the edges too.
 
-def find_rasters(
-    directories: Iterable[str | Path], named: Mapping[str, str | Path] | None = None
-) -> dict[str, list[Path]]:
-    """Rasters of each variable, in schema order; several files of one variable are its tiles.
+        Longitudes a full turn away are brought into the raster.
+        """
+        x, y = longitude, latitude
+        if not self.geographic:
+            x, y = _warp(self.crs, longitude, latitude)
+        inverse = ~self.transform
+        with np.errstate(invalid="ignore"):
+            column = inverse.a * x + inverse.b * y + inverse.c
+            row = inverse.d * x + inverse.e * y + inverse.f
+            if self.geographic:
+                turn = 360 / abs(self.transform.a)
+                column = np.where(column < -_SLACK, column + turn, column)
+                column = np.where(column > self.width, column - turn, column)
+                column = np.where((column == self.width) & (column >= turn), 0.0, column)  # 180 degrees is -180
+        nowhere = ~(np.isfinite(column) & np.isfinite(row))
+        return np.where(nowhere, np.nan, column), np.where(nowhere, np.nan, row)
 
-    Args:
-        directories: Folders searched with all their sub-folders.
-        named: Variable name to file, for files whose names say nothing; replaces what the folders hold of it.
+    def inside(self, column: Floats, row: Floats) -> NDArray[np.bool_]:
+        """Which of the places the raster holds, its outer edges included."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(
+                (column >= -_SLACK) & (column <= self.width + _SLACK) & (row >= -_SLACK) & (row <= self.height + _SLACK)
+            )
 
-    Raises:
-        DataError: A folder or a named file does not exist, or nothing was found.
-        ConfigError: A named variable is none that a raster can hold.
-    """
-    folders = [Path(directory) for directory in directories]
-    found: dict[str, list[Path]] = {}
-    for directory in folders:
-        if not directory.is_dir():
-            raise DataError(f"{directory}: no such folder of rasters")
-        for path in sorted(directory.rglob("*")):
-            if path.suffix.lower() in SUFFIXES and (variable := variable_of(path)):
-                found.setdefault(variable, []).append(path)
-    for variable, name in (named or {}).items():
-        if variable not in VARIABLE_NAMES[2:]:
-            raise ConfigError(f"no raster variable {variable!r}; known: {', '.join(VARIABLE_NAMES[2:])}")
-        if not Path(name).is_file():
-            raise DataError(f"{name}: no such file, named as the raster of {variable}")
-        found[variable] = [Path(name)]
-    if not found:
-        places = ", ".join(map(str, folders)) or "no folder"
-        raise DataError(
-            f"no raster found in {places}; files are known by names such as wc2.1_10m_bio_1.tif, elevation.tif, "
-            "slope.tif, wv0033_0-5cm.tif, or given as --raster bio01=FILE"
+    def holding(self, column: Floats, row: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row and column of the cells that hold places inside the raster."""
+        return (
+            np.clip(np.floor(row), 0, self.height - 1).astype(np.int64),
+            np.clip(np.floor(column), 0, self.width - 1).astype(np.int64),
         )
-    return {variable: found[variable] for variable in VARIABLE_NAMES if variable in found}
+
+    def coordinates(self, column: Floats, row: Floats) -> tuple[Floats, Floats]:
+        """Coordinates of places in the projection of the raster."""
+        t = self.transform
+        return t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
+
+    def degrees(self, column: Floats, row: Floats) -> tuple[Floats, Floats]:
+        """Longitude (-180 to 180) and latitude of places, infinite where the projection has none."""
+        x, y = self.coordinates(column, row)
+        if not self.geographic:
+            return _warp(self.crs, x, y, inverse=True)
+        return (x + 180) % 360 - 180, np.clip(y, -90, 90)
+
+    def cell_metres(self, column: Floats, row: Floats) -> tuple[Floats, Floats]:
+        """Width and height of a cell on the ground, at places inside the raster: metres on the ellipsoid, [N] each."""
+        # Half a cell to both sides, moved inwards at the edges, where some projections and the poles end.
+        column = np.clip(column, 0.5, max(0.5, self.width - 0.5))
+        row = np.clip(row, 0.5, max(0.5, self.height - 0.5))
+        sizes = []
+        for right, down in ((0.5, 0.0), (0.0, 0.5)):
+            first, second = self.degrees(column - right, row - down), self.degrees(column + right, row + down)
+            known = np.isfinite(first[0]) & np.isfinite(second[0])
+            size = np.full(len(column), np.nan)
+            size[known] = geodesic().inv(first[0][known], first[1][known], second[0][known], second[1][known])[2]
+            sizes.append(size)
+        return sizes[0], sizes[1]
 
 
-def sample_rasters(
-    paths: Sequence[str | Path], longitude: NDArray[Any], latitude: NDArray[Any], method: str = "nearest"
-) -> tuple[NDArray[np.float64], list[RasterInfo]]:
-    """Values of one variable at points, NaN where no raster has one, from one raster or from tiles side by side.
-
-    Args:
-        paths: The raster, or its tiles; where tiles overlap by an edge the first that has a value gives it.
-        longitude: Degrees, WGS 84, [N].
-        latitude: Degrees, [N].
-        method: See :func:`sample_raster`.
-
-    Raises:
-        DataError: A file cannot be read, or two files cover each other and so are no tiles.
-    """
-    values = np.full(len(longitude), np.nan)
-    infos = []
-    bounds: list[tuple[Path, Any, Any]] = []
-    for path in map(Path, paths):
-        with open_raster(path) as source:
-            crs, box = source.crs, source.bounds
-        for other, other_crs, other_box in bounds:
-            if crs == other_crs and _overlap(box, other_box) > 0.1:
-                raise DataError(f"{other} and {path} hold the same variable and area; keep one, or name it (--raster)")
-        bounds.append((path, crs, box))
-        left = np.flatnonzero(np.isnan(values))
-        values[left], info = sample_raster(path, longitude[left], latitude[left], method)
-        infos.append(info)
-    return values, infos
-
-
-def sample_raster(
-    path: str | Path, longitude: NDArray[Any], latitude: NDArray[Any], method: str = "nearest"
-) -> tuple[NDArray[np.float64], RasterInfo]:
-    """Values of a raster at points, float64 [N], scale and offset applied, NaN outside it and where it has no data.
+class Raster:
+    """A raster of one band, open for reading; use it as a context manager.
 
     Args:
-        path: A raster of one band, in any projection (WGS 84 degrees if it states none and its edges allow it).
-        longitude: Degrees, WGS 84, [N].
-        latitude: Degrees, [N].
-        method: ``nearest`` is the cell that holds the point. ``bilinear`` weighs the four nearest cell centres, leaving
-            out those without data; where the cell that holds the point has none, the result has none, so that a
-            coast is not drawn out to sea.
+        location: A file or an address. Where it states no projection, WGS 84 degrees if its edges allow it.
 
     Raises:
-        DataError: The file cannot be opened or read, has several bands, or states no projection.
-        ConfigError: The method is unknown.
+        DataError: It cannot be opened, has several bands, or states no projection.
+
+    Attributes:
+        location: The file or address.
+        grid: Its place on the Earth.
     """
-    if method not in ("nearest", "bilinear"):
-        raise ConfigError(f"sampling method {method!r} is unknown; give nearest or bilinear")
-    rasterio = _rasterio()
-    path = Path(path)
-    with open_raster(path) as source:
-        x, y, crs = _project(source, path, np.asarray(longitude, float), np.asarray(latitude, float))
-        column, row, inside = _place(source, crs, x, y)
-        value = np.full(len(x), np.nan)
+
+    def __init__(self, location: str) -> None:
+        rasterio = _rasterio()
+        self.location = location
+        self._stack = ExitStack()
+        self._whole: Any = None
+        if is_remote(location):
+            self._stack.enter_context(rasterio.Env(**_REMOTE_OPTIONS))
         try:
-            value[inside] = _cells(source, *_holding(source, column[inside], row[inside]))
-            no_data = int(np.isnan(value[inside]).sum())
-            if method == "bilinear":
-                known = ~np.isnan(value)
-                value[known] = _bilinear(source, column[known], row[known], _circular(source, crs))
+            self._source = self._stack.enter_context(rasterio.open(location))
+            self.grid = _grid(self._source, location)
         except (rasterio.errors.RasterioError, OSError) as error:
-            raise DataError(f"{path}: cannot be read: {_first_line(error)}; is the file cut short?") from error
-        scale, offset = float(source.scales[0]), float(source.offsets[0])
-        info = RasterInfo(
-            path=str(path),
-            crs=crs,
-            resolution=(abs(source.transform.a), abs(source.transform.e)),
-            degrees=_is_geographic(source, crs),
-            scaled=(scale, offset) != (1.0, 0.0),
-            outside=int((~inside).sum()),
-            no_data=no_data,
-        )
-    return value * scale + offset, info
+            self._stack.close()
+            raise DataError(f"{location}: cannot be opened as a raster: {_first_line(error)}") from error
+        except DataError:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def cells(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
+        """Values of single cells, scale and offset applied, NaN for no data, [N].
+
+        The storage blocks that hold them are read once each.
+        """
+        values = np.full(len(rows), np.nan)
+        if len(rows) == 0:
+            return values
+        grid = self.grid
+        high, wide = self._source.block_shapes[0]
+        if self._small():
+            return self._real(self._all()[rows, columns])
+        if high * wide * 4 < WINDOW_CELLS and not is_remote(self.location):  # strips and small tiles: several at once
+            high *= max(1, WINDOW_CELLS // (4 * high * wide))
+        group = (rows // high) * (grid.width // wide + 1) + columns // wide
+        order = np.argsort(group, kind="stable")
+        for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+            top, left = int(rows[members].min()), int(columns[members].min())
+            bottom, right = int(rows[members].max()) + 1, int(columns[members].max()) + 1
+            data = self.window(top, bottom, left, right)
+            values[members] = data[rows[members] - top, columns[members] - left]
+        return values
+
+    def window(self, top: int, bottom: int, left: int, right: int) -> Floats:
+        """Values of a window inside the raster, [bottom - top, right - left], scale and offset applied, NaN no data.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        rasterio = _rasterio()
+        if self._small():
+            return self._real(self._all()[top:bottom, left:right])
+        try:
+            return self._real(self._source.read(1, window=((top, bottom), (left, right)), masked=True))
+        except (rasterio.errors.RasterioError, OSError) as error:
+            raise self._cut_short(error) from error
+
+    def _real(self, data: Any) -> Floats:
+        """Stored values as numbers with a unit."""
+        known = np.where(np.ma.getmaskarray(data), np.nan, np.ma.getdata(data).astype(np.float64))
+        return known * self.grid.scale + self.grid.offset
+
+    def _all(self) -> Any:
+        """A small raster, read once."""
+        if self._whole is None:
+            rasterio = _rasterio()
+            try:
+                self._whole = self._source.read(1, masked=True)
+            except (rasterio.errors.RasterioError, OSError) as error:
+                raise self._cut_short(error) from error
+        return self._whole
+
+    def _cut_short(self, error: Exception) -> DataError:
+        return DataError(f"{self.location}: cannot be read: {_first_line(error)}; is the file cut short?")
+
+    def _small(self) -> bool:
+        return self.grid.width * self.grid.height <= WHOLE_CELLS and not is_remote(self.location)
 
 
-def open_raster(path: Path) -> Any:
-    """Open a raster of one band.
+def read_grid(location: str) -> Grid:
+    """The place of a raster; kept as long as the file does not change.
 
     Raises:
-        DataError: The file cannot be opened or has several bands.
+        DataError: See :class:`Raster`.
     """
-    rasterio = _rasterio()
-    try:
-        source = rasterio.open(path)
-    except (rasterio.errors.RasterioError, OSError) as error:
-        raise DataError(f"{path}: cannot be opened as a raster: {_first_line(error)}") from error
+    stamp: tuple[int, int] = (0, 0)
+    if not is_remote(location):
+        try:
+            state = Path(location).stat()
+        except OSError as error:
+            raise DataError(f"{location}: cannot be opened as a raster: {error.strerror}") from error
+        stamp = (state.st_size, state.st_mtime_ns)
+    return _kept_grid(location, stamp)
+
+
+@functools.lru_cache(maxsize=65_536)
+def _kept_grid(location: str, stamp: tuple[int, int]) -> Grid:
+    with Raster(location) as raster:
+        return raster.grid
+
+
+def _grid(source: Any, location: str) -> Grid:
     if source.count != 1:
-        source.close()
-        raise DataError(f"{path}: has {source.count} bands, one is expected; write the band of the variable alone")
-    return source
-
-
-def _project(
-    source: Any, path: Path, lon: NDArray[np.float64], lat: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Coordinates of the points in the projection of the raster (infinite where there are none), and its name."""
+        raise DataError(f"{location}: has {source.count} bands, one is expected; write the band of the variable alone")
     if source.crs is None:
         box = source.bounds
         if box.left < -181 or box.right > 361 or box.bottom < -91 or box.top > 91:
-            raise DataError(f"{path}: states no projection and its edges {tuple(box)} are not degrees; assign one")
-        return lon, lat, "EPSG:4326 (assumed)"
-    name = source.crs.to_string()
-    if source.crs.is_geographic:  # datums of climate rasters differ by far less than a cell
-        return lon, lat, name
-    from rasterio.warp import transform
-
-    x, y = transform("EPSG:4326", source.crs, lon.tolist(), lat.tolist())
-    return np.asarray(x, float), np.asarray(y, float), name
-
-
-def _is_geographic(source: Any, crs: str) -> bool:
-    return crs.endswith("(assumed)") or bool(source.crs.is_geographic)
+            raise DataError(f"{location}: states no projection and its edges {tuple(box)} are not degrees; assign one")
+    if source.transform.determinant == 0:
+        raise DataError(f"{location}: its geotransform {tuple(source.transform)[:6]} has no extent; georeference it")
+    # Datums of climate rasters differ from WGS 84 by far less than a cell.
+    return Grid(
+        location, source.crs, source.transform, source.width, source.height,
+        geographic=source.crs is None or bool(source.crs.is_geographic),
+        scale=float(source.scales[0]), offset=float(source.offsets[0]),
+    )  # fmt: skip
 
 
-def _place(
-    source: Any, crs: str, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Fractional column and row of points, and which of them the raster holds, its last edges included.
+def _warp(crs: Any, x: Floats, y: Floats, *, inverse: bool = False) -> tuple[Floats, Floats]:
+    """From degrees into a projection, or the inverse; infinite where there is no place or the way back leads elsewhere.
 
-    Longitudes a full turn away are brought into the raster.
+    The second happens beyond the edges of interrupted and of zonal projections.
     """
-    inverse = ~source.transform
-    with np.errstate(invalid="ignore"):  # points that have no place in the projection are infinite
-        column, row = (inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f)
-        if _is_geographic(source, crs):
-            turn = 360 / abs(source.transform.a)
-            column = np.where(column < -1e-6, column + turn, column)
-            column = np.where(column > source.width, column - turn, column)
-            column = np.where((column == source.width) & (column >= turn), 0.0, column)  # 180 degrees is -180
-        # Transforms round: a millionth of a cell beyond an outer edge is on it.
-        inside = (column >= -1e-6) & (column <= source.width + 1e-6) & (row >= -1e-6) & (row <= source.height + 1e-6)
-    inside &= np.isfinite(column) & np.isfinite(row)
-    return column, row, inside
+    there, back = ("INVERSE", "FORWARD") if inverse else ("FORWARD", "INVERSE")
+    transformer = _transformer(crs.to_wkt())
+    # As copies: pyproj works in place where it can.
+    far, high = transformer.transform(np.array(x, float), np.array(y, float), direction=there)
+    back_x, back_y = transformer.transform(far.copy(), high.copy(), direction=back)
+    with np.errstate(invalid="ignore"):
+        if inverse:
+            stayed = np.maximum(np.abs(back_x - x), np.abs(back_y - y)) <= _ROUND_TRIP_METRES
+        else:
+            turned = np.abs((back_x - x + 180) % 360 - 180) * np.cos(np.deg2rad(y))
+            stayed = np.maximum(turned, np.abs(back_y - y)) <= _ROUND_TRIP
+    lost = ~(stayed & np.isfinite(far) & np.isfinite(high))
+    far[lost], high[lost] = np.inf, np.inf
+    return far, high
 
 
-def _holding(
-    source: Any, column: NDArray[np.float64], row: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column of the cells that hold points inside the raster."""
-    return (
-        np.clip(np.floor(row), 0, source.height - 1).astype(np.int64),
-        np.clip(np.floor(column), 0, source.width - 1).astype(np.int64),
-    )
-
-
-def _circular(source: Any, crs: str) -> bool:
-    """Whether the columns of a raster go once around the Earth."""
-    return _is_geographic(source, crs) and abs(source.width * abs(source.transform.a) - 360) < 1e-6
-
-
-def _bilinear(
-    source: Any, column: NDArray[np.float64], row: NDArray[np.float64], circular: bool
-) -> NDArray[np.float64]:
-    """Means of the four nearest cells, weighted by the distance of their centres."""
-    left, top = np.floor(column - 0.5), np.floor(row - 0.5)
-    right_share, bottom_share = column - 0.5 - left, row - 0.5 - top
-    total, weight = np.zeros(len(column)), np.zeros(len(column))
-    for down in (0, 1):
-        for right in (0, 1):
-            rows = np.clip(top + down, 0, source.height - 1).astype(np.int64)
-            columns = (left + right).astype(np.int64)
-            columns = columns % source.width if circular else np.clip(columns, 0, source.width - 1)
-            values = _cells(source, rows, columns)
-            share = (right_share if right else 1 - right_share) * (bottom_share if down else 1 - bottom_share)
-            share = np.where(np.isnan(values), 0.0, share)
-            total += np.where(np.isnan(values), 0.0, values) * share
-            weight += share
-    return total / weight
-
-
-def _cells(source: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Raw values of single cells, NaN for no data, reading the storage blocks that hold them once each, [N]."""
-    values = np.full(len(rows), np.nan)
-    if len(rows) == 0:
-        return values
-    high, wide = source.block_shapes[0]
-    if source.width * source.height <= WHOLE_CELLS:
-        high, wide = source.height, source.width
-    elif high * wide * 4 < WINDOW_CELLS:  # strips and small tiles: several at once
-        high *= max(1, WINDOW_CELLS // (4 * high * wide))
-    group = (rows // high) * (source.width // wide + 1) + columns // wide
-    order = np.argsort(group, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        top, left = int(rows[members].min()), int(columns[members].min())
-        bottom, right = int(rows[members].max()) + 1, int(columns[members].max()) + 1
-        data = source.read(1, window=((top, bottom), (left, right)), masked=True)
-        cells = data[rows[members] - top, columns[members] - left]
-        values[members] = np.where(np.ma.getmaskarray(cells), np.nan, np.ma.getdata(cells).astype(np.float64))
-    return values
-
-
-def _overlap(first: Any, second: Any) -> float:
-    """Share of the smaller of two boxes that the other covers."""
-    width = min(first.right, second.right) - max(first.left, second.left)
-    height = min(first.top, second.top) - max(first.bottom, second.bottom)
-    areas = [(box.right - box.left) * (box.top - box.bottom) for box in (first, second)]
-    return float(max(0.0, width) * max(0.0, height) / min(areas))
+@functools.lru_cache(maxsize=64)
+def _transformer(crs: str) -> Any:
+    """From WGS 84 degrees, longitude first, into a projection."""
+    try:
+        from pyproj import Transformer
+    except ImportError as error:
+        raise ConfigError("rasters in a projection need pyproj: pip install 'geotreeclip[prep]'") from error
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
 
 
 def _first_line(error: Exception) -> str:
