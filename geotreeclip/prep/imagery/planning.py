@@ -1,0 +1,200 @@
+"""Which samples have a place and a year, and how they are cut into parts.
+
+N points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotreeclip.data.shardfile import write_atomically
+from geotreeclip.errors import DataError
+from geotreeclip.prep.imagery.grid import locate, utm_epsg
+
+__all__ = ["Part", "Plan", "plan_points"]
+
+_SQUARE = 100_000.0
+"""Metres: squares of the military grid, on which the tiles of Sentinel-2 are laid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Points of a part: its key, and how many."""
+
+    key: str
+    rows: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """The parts of the work.
+
+    Attributes:
+        parts: In the order of the row groups of `points.parquet`.
+        digest: Of the points in their order; does not depend on the parts.
+        points: How many are sampled.
+        refused: How many are not, by reason.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    digest: str = ""
+    points: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+def plan_points(
+    occurrences: Path, out: Path, points_per_part: int, *, need_year: bool, precision: Sequence[str]
+) -> Plan:
+    """Write `points.parquet`, a row group for each part, and `refused.parquet`.
+
+    Args:
+        occurrences: Table of `sample_id`, `longitude`, `latitude`, `year`, and perhaps `precision`.
+        out: Folder to write into.
+        points_per_part: Most points of a part.
+        need_year: Whether a sample without a year is refused.
+        precision: Strata of coordinate precision that are taken.
+
+    Raises:
+        DataError: The table cannot be read, lacks a column, repeats an id, or has no sample with a place.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = _read(occurrences)
+    ids = table["sample_id"]
+    lon, lat = (np.asarray(table[name].to_numpy(), np.float64) for name in ("longitude", "latitude"))
+    year = table["year"].fill_null(-1).to_numpy().astype(np.int64)
+    epsg = utm_epsg(lon, lat)
+    reason = np.full(len(lon), "", object)
+    with np.errstate(invalid="ignore"):
+        possible = (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
+    reason[epsg == 0] = "no UTM zone north of 84 N or south of 80 S"
+    reason[~possible] = "coordinates missing or out of range"
+    if need_year:
+        reason[(reason == "") & (year < 0)] = "no year of observation (give --year YEAR)"
+    if "precision" in table.column_names:
+        stratum = table["precision"].fill_null("unknown").to_numpy(zero_copy_only=False)
+        coarse = ~np.isin(stratum, list(precision))
+        reason[(reason == "") & coarse] = "coordinates too uncertain for a patch of 50 m (see --precision)"
+    kept = np.flatnonzero(reason == "")
+    plan = Plan(
+        points=len(kept),
+        refused={str(why): int(n) for why, n in zip(*np.unique(reason[reason != ""], return_counts=True), strict=True)},
+    )
+    lost = np.flatnonzero(reason != "")
+    refused = pa.table(
+        {
+            "sample_id": ids.take(pa.array(lost)),
+            "longitude": lon[lost],
+            "latitude": lat[lost],
+            "year": pa.array(year[lost], pa.int32(), mask=year[lost] < 0),
+            "reason": pa.array(list(reason[lost]), pa.string()),
+        }
+    )
+    write_atomically(out / "refused.parquet", lambda path: pq.write_table(refused, path))
+    if not len(kept):
+        raise DataError(f"{occurrences}: no sample can be placed: {plan.refused or 'it has no rows'}")
+    x, y = np.zeros(len(lon)), np.zeros(len(lon))
+    for zone in np.unique(epsg[kept]):
+        rows = kept[epsg[kept] == zone]
+        places = locate(lon[rows], lat[rows], int(zone))
+        x[rows], y[rows] = places.x, places.y
+    across, up = np.floor(x / _SQUARE).astype(np.int64), np.floor(y / _SQUARE).astype(np.int64)
+    order = kept[_order(ids, epsg, across, up, year, x, y, kept)]
+    points = pa.table(
+        {
+            "sample_id": ids.take(pa.array(order)),
+            "longitude": lon[order],
+            "latitude": lat[order],
+            "year": pa.array(year[order], pa.int32()),
+            "epsg": pa.array(epsg[order], pa.int32()),
+        }
+    )
+    starts = _starts(np.stack([epsg[order], across[order], up[order]], axis=1), points_per_part)
+    ends = [*starts[1:], len(order)]
+    with_numbers = zip(starts, ends, strict=True)
+    plan.parts = [
+        Part(f"{epsg[order[a]]}-{across[order[a]]:02d}-{up[order[a]]:03d}-{a:08d}", b - a) for a, b in with_numbers
+    ]
+
+    def write(path: Path) -> None:
+        with pq.ParquetWriter(path, points.schema) as writer:
+            for start, end in zip(starts, ends, strict=True):
+                writer.write_table(points.slice(start, end - start), row_group_size=end - start)
+
+    write_atomically(out / "points.parquet", write)
+    plan.digest = _digest(points)
+    return plan
+
+
+def _read(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    wanted = {"sample_id": pa.string(), "longitude": pa.float64(), "latitude": pa.float64(), "year": pa.int32()}
+    try:
+        if path.suffix.lower() == ".csv":
+            types = pyarrow.csv.ConvertOptions(column_types=wanted)
+            table = pyarrow.csv.read_csv(path, convert_options=types)
+        else:
+            names = pq.read_schema(path).names
+            table = pq.read_table(path, columns=[name for name in (*wanted, "precision") if name in names])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read as a table of occurrences: {error}") from error
+    lacking = [name for name in ("sample_id", "longitude", "latitude") if name not in table.column_names]
+    if lacking:
+        raise DataError(f"{path}: has no column {', '.join(lacking)}; it has {', '.join(table.column_names)}")
+    if "year" not in table.column_names:
+        table = table.append_column("year", pa.nulls(len(table), pa.int32()))
+    try:
+        for name, kind in wanted.items():
+            column = table[name].cast(kind).combine_chunks()
+            table = table.set_column(table.column_names.index(name), name, column)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: a value of {name} is no {kind}: {error}") from error
+    if table["sample_id"].null_count:
+        raise DataError(f"{path}: {table['sample_id'].null_count} samples have no sample_id")
+    counts = pc.value_counts(table["sample_id"].combine_chunks())
+    if len(counts) < len(table):
+        twice = next(entry["values"] for entry in counts.to_pylist() if entry["counts"] > 1)
+        raise DataError(f"{path}: sample id {twice!r} comes more than once")
+    return table
+
+
+def _order(
+    ids: Any,
+    epsg: NDArray[Any],
+    across: NDArray[Any],
+    up: NDArray[Any],
+    year: NDArray[Any],
+    x: NDArray[Any],
+    y: NDArray[Any],
+    kept: NDArray[Any],
+) -> NDArray[np.int64]:
+    """By zone, square, year, place, id: total, so that nothing depends on the order of the table."""
+    names = np.asarray(ids.to_numpy(zero_copy_only=False), object)[kept].astype(str)
+    return np.lexsort((names, x[kept], -y[kept], year[kept], up[kept], across[kept], epsg[kept])).astype(np.int64)
+
+
+def _starts(squares: NDArray[np.int64], most: int) -> list[int]:
+    """Where parts begin: at each new square, and after so many points of one."""
+    fresh = np.flatnonzero(np.r_[True, (np.diff(squares, axis=0) != 0).any(axis=1)])
+    ends = np.r_[fresh[1:], len(squares)]
+    return [start for first, last in zip(fresh, ends, strict=True) for start in range(int(first), int(last), most)]
+
+
+def _digest(points: Any) -> str:
+    digest = hashlib.sha256()
+    for name in ("longitude", "latitude", "year", "epsg"):
+        digest.update(np.ascontiguousarray(points[name].to_numpy()).tobytes())
+    digest.update("\n".join(points["sample_id"].to_pylist()).encode())
+    return digest.hexdigest()
