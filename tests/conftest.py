@@ -56,3 +56,14 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = create_model(config, statistics)
     directory = tmp_path_factory.mktemp("models") / "tiny"
     return save_model(directory, model, Taxonomy(Taxon(*taxon) for taxon in TAXA), COUNTS, statistics, {"seed": 0})
+
+
+@pytest.fixture(scope="session")
+def raw_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The planted forest as raw files: 36 samples in three areas; see `geotreeclip.demo.raw`."""
+    pytest.importorskip("rasterio")
+    from geotreeclip.demo.raw.make import make_raw_world
+
+    out = tmp_path_factory.mktemp("raw") / "world"
+    make_raw_world(out, 36, seed=0)
+    return out
