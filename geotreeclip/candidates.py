@@ -41,7 +41,7 @@ def read_labels(labels: Labels, known: Taxonomy) -> Taxonomy:
     Args:
         labels: One of
             - None: all taxa the model was trained on;
-            - a Taxonomy, or a list of Taxon: taken as it is;
+            - a Taxonomy, or a list of Taxon (or of its four names as a tuple, list or array): taken as it is;
             - a list of names at any rank, seen in training or not ("Quercus robur", "Fagaceae");
             - a restriction of the known taxa, "genus=Quercus" or {"family": ["Fagaceae", "Betulaceae"]};
             - a DataFrame, or the path of a CSV, TSV or Parquet table with columns named like the ranks (or one of
@@ -59,6 +59,11 @@ def read_labels(labels: Labels, known: Taxonomy) -> Taxonomy:
         InputWarning: If a species is given whose genus the model never saw.
     """
     if labels is None:
+        if not len(known):
+            raise InputError(
+                "labels: this model carries no list of taxa, so name the candidates: labels=[...] or a table of taxa; "
+                "`geotreeclip convert --taxonomy TABLE` stores a list with the model"
+            )
         return known
     if isinstance(labels, Taxonomy):
         chosen = labels
@@ -69,7 +74,7 @@ def read_labels(labels: Labels, known: Taxonomy) -> Taxonomy:
     elif hasattr(labels, "columns"):
         chosen = _from_frame(labels, known, "labels")
     else:
-        items = [labels] if isinstance(labels, Taxon) else list(labels)
+        items = [labels] if isinstance(labels, Taxon) else [_as_taxon(item) for item in labels]
         taxa = [item for item in items if isinstance(item, Taxon)]
         chosen = Taxonomy(taxa) if len(taxa) == len(items) else known.resolve([str(item) for item in items])
     if not len(chosen):
@@ -78,6 +83,13 @@ def read_labels(labels: Labels, known: Taxonomy) -> Taxonomy:
         )
     _warn_of_strangers(chosen, known)
     return chosen
+
+
+def _as_taxon(item: Any) -> Any:
+    """Four names (leaf type, family, genus, species) as a Taxon; anything else as it is."""
+    if isinstance(item, str | Taxon) or not hasattr(item, "__len__") or len(item) != len(RANKS):
+        return item
+    return Taxon(*(str(part).strip() for part in item))
 
 
 def _from_text(text: str | Path, known: Taxonomy) -> Taxonomy:
@@ -167,7 +179,7 @@ def _restrict(known: Taxonomy, restriction: Mapping[str, Any]) -> Taxonomy:
 
 
 def _warn_of_strangers(labels: Taxonomy, known: Taxonomy) -> None:
-    if labels is known:
+    if labels is known or not len(known):
         return
     genera = {taxon.genus for taxon in known}
     strangers = sorted({taxon.genus for taxon in labels if taxon.genus and taxon.genus not in genera})
@@ -185,7 +197,8 @@ def label_priors(labels: Taxonomy, known: Taxonomy, counts: npt.NDArray[np.int64
     """Prior of each label in the training set, smoothed by one sample for each taxon.
 
     p = (n + 1) / (N + S) for a taxon with n of the N training samples; a label above species, or one that leaves
-    ranks unstated, sums those of the taxa it covers; a label that covers none has p = 1 / (N + S).
+    ranks unstated, sums those of the taxa it covers; a label that covers none has p = 1 / (N + S). For a model that
+    knows no taxa, all labels have the same.
 
     Args:
         labels: The candidates.
@@ -195,6 +208,8 @@ def label_priors(labels: Taxonomy, known: Taxonomy, counts: npt.NDArray[np.int64
     Returns:
         float64 [L], all above 0.
     """
+    if not len(known):  # nothing is known of how common they are
+        return np.full(len(labels), 1 / max(1, len(labels)))
     weights = counts.astype(np.float64) + 1
     total = float(weights.sum())
     if labels is known:

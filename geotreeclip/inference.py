@@ -24,6 +24,7 @@ from geotreeclip.label_space import LabelList, LabelSpace
 from geotreeclip.model_sources import find_model
 from geotreeclip.models.config import INPUTS, ModelConfig
 from geotreeclip.models.directory import LoadedModel, load_model
+from geotreeclip.models.published import NORMALISATIONS, PublishedObservationEncoder
 from geotreeclip.observation_builder import BuilderOptions, build_observations
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.predictions import Predictions
@@ -43,15 +44,23 @@ class Classifier:
         loaded: A model directory in memory.
         device: Where to compute, "cpu" or "cuda"; by default a GPU if there is one.
         cache: Where label embeddings are kept between runs; by default the user's cache.
+        normalisation: How inputs are scaled: "statistics" by numbers stored with the model; "batch", of the published
+            architecture alone, by the extremes of each batch, as the published scripts do.
     """
 
     def __init__(
-        self, loaded: LoadedModel, device: str | torch.device | None = None, cache: LabelCache | None = None
+        self,
+        loaded: LoadedModel,
+        device: str | torch.device | None = None,
+        cache: LabelCache | None = None,
+        *,
+        normalisation: str = "statistics",
     ) -> None:
         self.device = _device(device)
         self._loaded = loaded
         self._model = loaded.model.to(self.device).eval()
         self._labels = LabelSpace(loaded, self.device, cache)
+        self._normalisation = _checked_normalisation(loaded, normalisation)
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -67,6 +76,16 @@ class Classifier:
     def fingerprint(self) -> str:
         """SHA-256 of the weights."""
         return self._loaded.fingerprint
+
+    @property
+    def normalisation(self) -> str:
+        """How inputs are scaled, "statistics" or "batch"."""
+        return self._normalisation
+
+    @property
+    def scores_carry_prior(self) -> bool:
+        """Whether the model's scores hold the prior of the training set; those of the published model do not."""
+        return self._loaded.scores_carry_prior
 
     def __repr__(self) -> str:
         return (
@@ -201,6 +220,8 @@ class Classifier:
     ) -> npt.NDArray[np.float32]:
         """Embed places.
 
+        With normalisation="batch", every `batch_size` places in the order given are a batch.
+
         Args:
             images: As in `classify`, and so the other inputs.
             environment: Environmental variables.
@@ -242,6 +263,8 @@ class Classifier:
         self, images: Any, environment: Any, longitude: Any, latitude: Any, options: BuilderOptions
     ) -> ObservationBatch:
         """Build observations and make sure that the model reads something of each."""
+        if self._normalisation == "batch":  # only the place within the batch counts, so no unit is out of range
+            options.setdefault("implausible", "warn")
         batch = build_observations(images, environment=environment, longitude=longitude, latitude=latitude, **options)
         given = {"image": batch.image_valid.flatten(1).any(dim=1)}
         for group, columns in GROUPS.items():
@@ -262,22 +285,25 @@ class Classifier:
     def _score(self, batch: ObservationBatch, candidates: LabelList, prior: Prior, batch_size: int) -> Iterator[Tensor]:
         """Log-probabilities [n, L] of one slice of the batch after the other, on the model's device.
 
-        The scores carry the prior of the training set; another prior p' enters as log p' - log p.
+        Scores that carry the prior p of the training set get log p' - log p for another prior p', others log p'.
         """
-        shift = _prior_shift(prior, candidates)
+        shift = _prior_shift(prior, candidates, carried=self.scores_carry_prior)
         correction = None if shift is None else torch.from_numpy(shift).float().to(self.device)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         rows = max(1, min(batch_size, _LOGITS // len(candidates.labels)))
-        for embedding in self._encode(batch, rows, normalize=True):
-            with torch.inference_mode():
-                scores = self._model.logit_scale * (embedding @ candidates.embeddings.T)
-                if correction is not None:
-                    scores = scores + correction
-                yield scores.log_softmax(dim=-1)
+        for encoded in self._encode(batch, batch_size, normalize=True):
+            for embedding in encoded.split(rows):
+                with torch.inference_mode():
+                    scores = self._model.logit_scale * (embedding @ candidates.embeddings.T)
+                    if correction is not None:
+                        scores = scores + correction
+                    yield scores.log_softmax(dim=-1)
 
     def _encode(self, batch: ObservationBatch, batch_size: int, *, normalize: bool) -> Iterator[Tensor]:
         encode = self._model.encode_observations if normalize else self._model.observation_encoder
+        if isinstance(self._model.observation_encoder, PublishedObservationEncoder):
+            self._model.observation_encoder.normalisation = self._normalisation
         for start in range(0, batch.size, batch_size):
             part = batch.select(slice(start, start + batch_size)).to(self.device)
             with torch.inference_mode():
@@ -285,22 +311,34 @@ class Classifier:
             yield embedding.float()
 
 
-def load(model: str | Path | None = None, device: str | torch.device | None = None) -> Classifier:
+def load(
+    model: str | Path | None = None,
+    device: str | torch.device | None = None,
+    *,
+    normalisation: str = "statistics",
+) -> Classifier:
     """Load a model.
 
     Args:
-        model: Path of a model directory; "hf-hub:owner/name" (with "@revision" to pin one); "demo" for the model that
-            `make demo` trains; None for `$GEOTREECLIP_MODEL`, else the default model.
+        model: Path of a model directory; path of the published checkpoint, "GGT_6M.pth"; "hf-hub:owner/name" (with
+            "@revision" to pin one); "demo" for the model that `make demo` trains; None for `$GEOTREECLIP_MODEL`, else
+            the default model.
         device: "cpu" or "cuda"; by default a GPU if there is one.
+        normalisation: "statistics" scales inputs by numbers stored with the model. "batch" is for the published model
+            alone: it scales by the extremes of each batch, which repeats the published scores and makes every answer
+            depend on the other places of the call.
 
     Returns:
         The model, ready for questions.
 
     Raises:
-        InputError: If there is no such model, or no such device.
+        InputError: If there is no such model, no such device, or the model cannot be normalised in this way.
         DataError: If its files are damaged or absent.
+
+    Warns:
+        InputWarning: With normalisation="batch".
     """
-    return Classifier(load_model(find_model(model)), device)
+    return Classifier(load_model(find_model(model)), device, normalisation=normalisation)
 
 
 _loaded: OrderedDict[Hashable, Classifier] = OrderedDict()
@@ -345,7 +383,7 @@ def classify(
         Predictions of N places.
     """
     directory = find_model(model)
-    weights = directory / "model.safetensors"
+    weights = directory if directory.is_file() else directory / "model.safetensors"
     # A model that was trained anew at the same path is another one.
     changed = weights.stat().st_mtime_ns if weights.is_file() else 0
     key = (directory.resolve(), changed, str(_device(device)))
@@ -381,15 +419,36 @@ def _device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _prior_shift(prior: Prior, candidates: LabelList) -> npt.NDArray[np.float64] | None:
-    """What is added to scores that carry the training prior, [L], or None for nothing."""
-    if isinstance(prior, str) and prior == "training":
-        return None
-    shift = -np.log(candidates.prior)
-    if isinstance(prior, str) and prior == "uniform":
-        return shift
+def _checked_normalisation(loaded: LoadedModel, normalisation: str) -> str:
+    if normalisation not in NORMALISATIONS:
+        raise InputError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+    published = isinstance(loaded.model.observation_encoder, PublishedObservationEncoder)
+    if normalisation != "statistics" and not published:
+        raise InputError(f"normalisation={normalisation!r} is for the published model; {loaded.config.name} has none")
+    if normalisation == "batch":
+        warn(
+            'normalisation="batch" scales every place by the extremes of its batch: answers depend on the other places '
+            "of the call and on batch_size, and those for a single place mean nothing. It is there to repeat the "
+            'published scores; use "statistics" otherwise'
+        )
+    return normalisation
+
+
+def _prior_shift(prior: Prior, candidates: LabelList, *, carried: bool) -> npt.NDArray[np.float64] | None:
+    """What is added to scores, [L], or None for nothing.
+
+    Args:
+        prior: The prior asked for.
+        candidates: The labels.
+        carried: Whether the scores hold the training prior already.
+    """
+    if isinstance(prior, str) and prior in ("training", "uniform"):
+        if (prior == "training") == carried:
+            return None
+        return -np.log(candidates.prior) if carried else np.log(candidates.prior)
     with np.errstate(divide="ignore"):  # a weight of 0 excludes a label
-        return np.asarray(shift + np.log(read_prior_table(prior, candidates.labels)))
+        asked = np.log(read_prior_table(prior, candidates.labels))
+    return np.asarray(asked - np.log(candidates.prior) if carried else asked)
 
 
 def _months(batch: ObservationBatch) -> npt.NDArray[np.int64]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from geotreeclip.cache import demo_model_directory
 from geotreeclip.errors import DataError, InputError
 
-__all__ = ["DEFAULT_MODEL", "HUB_FILES", "HUB_PREFIX", "MODEL_VARIABLE", "find_model"]
+__all__ = ["CHECKPOINT_SUFFIXES", "DEFAULT_MODEL", "HUB_FILES", "HUB_PREFIX", "MODEL_VARIABLE", "find_model"]
 
 DEFAULT_MODEL = "hf-hub:geotreeclip/geotreeclip-small"
 """What is used where nobody names a model."""
@@ -18,19 +18,22 @@ MODEL_VARIABLE = "GEOTREECLIP_MODEL"
 
 HUB_PREFIX = "hf-hub:"
 
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
+"""Endings of files that are read as the published checkpoint."""
+
 HUB_FILES = ("*.json", "*.safetensors", "*.parquet", "README.md")
 """What is fetched from the hub: the files of a model directory, none of which holds code."""
 
 
 def find_model(model: str | Path | None = None) -> Path:
-    """The directory of a model.
+    """The directory of a model, or the file of the published one.
 
     Args:
-        model: Path of a model directory; "hf-hub:owner/name", with "@revision" to pin one; "demo"; or None for
-            `$GEOTREECLIP_MODEL`, else the default model.
+        model: Path of a model directory; path of the published checkpoint (GGT_6M.pth); "hf-hub:owner/name", with
+            "@revision" to pin one; "demo"; or None for `$GEOTREECLIP_MODEL`, else the default model.
 
     Returns:
-        An existing directory.
+        An existing directory, or an existing file that ends as checkpoints do.
 
     Raises:
         InputError: If there is no such model, or it cannot be fetched; the message says what can be given instead.
@@ -63,10 +66,16 @@ def _find(model: str, prefix: str) -> Path:
     path = Path(model).expanduser()
     if path.is_dir():
         return path
+    if path.is_file() and path.suffix.lower() in CHECKPOINT_SUFFIXES:
+        return path
     if path.is_file():
-        raise DataError(f"{prefix}{path} is a file; give the model directory that holds model.safetensors")
+        raise DataError(
+            f"{prefix}{path} is a file; give the model directory that holds model.safetensors, or the published "
+            f"checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
+        )
     raise InputError(
-        f'{prefix}no model at {path}; give a model directory, "{HUB_PREFIX}owner/name", or "demo" for the demo model'
+        f'{prefix}no model at {path}; give a model directory, the published GGT_6M.pth, "{HUB_PREFIX}owner/name", or '
+        '"demo" for the demo model'
     )
 
 

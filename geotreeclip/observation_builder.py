@@ -31,6 +31,7 @@ class BuilderOptions(TypedDict, total=False):
     offset: Any
     nodata: float | Iterable[float] | None
     worldclim: str
+    implausible: str
     name_sample: SampleNamer
 
 
@@ -47,6 +48,7 @@ def build_observations(
     worldclim: str = "2.1",
     longitude: Any = None,
     latitude: Any = None,
+    implausible: str = "refuse",
     name_sample: SampleNamer = sample_number,
 ) -> ObservationBatch:
     """Make one masked batch of what is known of N places.
@@ -75,6 +77,8 @@ def build_observations(
         worldclim: "2.1", or "1" where temperatures are stored x10 (as in Earth Engine's WORLDCLIM/V1/BIO).
         longitude: Degrees east (WGS 84), a number or [N].
         latitude: Degrees north.
+        implausible: What to do with an environment value outside the plausible range of its variable: "refuse" it with
+            an error, or "warn" and take it.
         name_sample: Names the sample of a row in messages.
 
     Returns:
@@ -98,6 +102,7 @@ def build_observations(
         latitude=latitude,
         worldclim=worldclim,
         samples=None if imagery is None else len(imagery.images),
+        implausible=implausible,
         name=name_sample,
     )
     if imagery is None and surroundings is None:

@@ -17,7 +17,10 @@ from geotreeclip.errors import InputError
 from geotreeclip.inputs.common import SampleNamer, listed, sample_number, to_masked_array, warn
 from geotreeclip.schema import VARIABLE_INDEX, VARIABLE_NAMES, VARIABLES, worldclim1_to_2
 
-__all__ = ["Environment", "read_environment", "variable_name"]
+__all__ = ["IMPLAUSIBLE", "Environment", "read_environment", "variable_name"]
+
+IMPLAUSIBLE = ("refuse", "warn")
+"""What can be done with a value outside the plausible range of its variable."""
 
 _LONGITUDE, _LATITUDE = VARIABLE_INDEX["longitude"], VARIABLE_INDEX["latitude"]
 _TEMPERATURES = tuple(index for index, variable in enumerate(VARIABLES) if variable.worldclim1_factor != 1)
@@ -69,6 +72,7 @@ def read_environment(
     latitude: Any = None,
     worldclim: str = "2.1",
     samples: int | None = None,
+    implausible: str = "refuse",
     name: SampleNamer = sample_number,
 ) -> Environment | None:
     """Read environment and coordinates; see `geotreeclip.build_observations` for the arguments.
@@ -79,6 +83,7 @@ def read_environment(
         latitude: Degrees north, a number or [N].
         worldclim: Version whose units the bioclimatic values have, "2.1" or "1".
         samples: N if known from elsewhere (the images); single values are then repeated.
+        implausible: "refuse" values outside the plausible range of their variable, or "warn" and take them.
         name: Names a sample in messages.
 
     Returns:
@@ -89,6 +94,8 @@ def read_environment(
     """
     if str(worldclim) not in {"1", "1.4", "2", "2.0", "2.1"}:
         raise InputError(f'worldclim must be "2.1" or "1", got {worldclim!r}')
+    if implausible not in IMPLAUSIBLE:
+        raise InputError(f"implausible must be one of {', '.join(IMPLAUSIBLE)}, got {implausible!r}")
     if (longitude is None) != (latitude is None):
         raise InputError(f"{'latitude' if latitude is None else 'longitude'} is missing: give longitude and latitude")
     columns: dict[int, npt.NDArray[np.float64]] = {}
@@ -107,7 +114,7 @@ def read_environment(
     if str(worldclim).startswith("1"):
         _suspect_version_2(values)
         values = worldclim1_to_2(values).astype(np.float64)
-    _check_ranges(values, name, version_1=str(worldclim).startswith("1"))
+    _check_ranges(values, name, version_1=str(worldclim).startswith("1"), refuse=implausible == "refuse")
     if not str(worldclim).startswith("1"):
         _suspect_version_1(values)
     valid = np.isfinite(values)
@@ -217,7 +224,7 @@ def _common_length(columns: dict[int, npt.NDArray[np.float64]], samples: int | N
     return count
 
 
-def _check_ranges(values: npt.NDArray[np.float64], name: SampleNamer, *, version_1: bool) -> None:
+def _check_ranges(values: npt.NDArray[np.float64], name: SampleNamer, *, version_1: bool, refuse: bool) -> None:
     low = np.array([variable.low for variable in VARIABLES])
     high = np.array([variable.high for variable in VARIABLES])
     bad = (values < low) | (values > high)
@@ -232,7 +239,10 @@ def _check_ranges(values: npt.NDArray[np.float64], name: SampleNamer, *, version
     )
     if version_1 and variable.worldclim1_factor != 1:
         message += f' once divided by {variable.worldclim1_factor:g}, as worldclim="1" asks'
-    raise InputError(message + _hint(values[row], index, shown, version_1=version_1))
+    message += _hint(values[row], index, shown, version_1=version_1)
+    if refuse:
+        raise InputError(message)
+    warn(f"{message} ({int(bad.sum())} such values are taken as they are)")
 
 
 def _hint(row: npt.NDArray[np.float64], index: int, value: float, *, version_1: bool) -> str:

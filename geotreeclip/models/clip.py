@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from geotreeclip.models.config import ModelConfig, model_config
 from geotreeclip.models.observation_encoder import ObservationEncoder
+from geotreeclip.models.published import PublishedObservationEncoder, PublishedTextEncoder, published_towers
 from geotreeclip.models.text_encoder import TextEncoder
 from geotreeclip.observations import ObservationBatch
 
@@ -31,26 +32,32 @@ class GeoTreeCLIP(nn.Module):
 
     Args:
         config: Sizes and towers.
-        statistics: Means and deviations of bands and variables, in the units of the observations.
+        statistics: Means and deviations of bands and variables, in the units of the observations. (The published
+            architecture has ranges of its own instead.)
     """
 
     def __init__(self, config: ModelConfig, statistics: Statistics) -> None:
         super().__init__()
         self.config = config
-        self.observation_encoder = ObservationEncoder(
-            config.observation,
-            config.embed_dim,
-            *(
-                torch.as_tensor(values, dtype=torch.float32)
-                for values in (
-                    statistics.band_mean,
-                    statistics.band_deviation,
-                    statistics.variable_mean,
-                    statistics.variable_deviation,
-                )
-            ),
-        )
-        self.text_encoder = TextEncoder(config.text, config.embed_dim)
+        self.observation_encoder: ObservationEncoder | PublishedObservationEncoder
+        self.text_encoder: TextEncoder | PublishedTextEncoder
+        if config.architecture == "published":
+            self.observation_encoder, self.text_encoder = published_towers(config)
+        else:
+            self.observation_encoder = ObservationEncoder(
+                config.observation,
+                config.embed_dim,
+                *(
+                    torch.as_tensor(values, dtype=torch.float32)
+                    for values in (
+                        statistics.band_mean,
+                        statistics.band_deviation,
+                        statistics.variable_mean,
+                        statistics.variable_deviation,
+                    )
+                ),
+            )
+            self.text_encoder = TextEncoder(config.text, config.embed_dim)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.initial_temperature)))
 
     @property

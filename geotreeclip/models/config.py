@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from geotreeclip.errors import ConfigError
 
 __all__ = [
+    "ARCHITECTURES",
     "INPUTS",
     "ModelConfig",
     "ObservationConfig",
@@ -22,6 +23,9 @@ __all__ = [
 
 INPUTS: tuple[str, ...] = ("image", "terrain", "soil", "climate", "location")
 """What a model can read; the last four are the groups of `geotreeclip.schema.GROUPS`."""
+
+ARCHITECTURES: tuple[str, ...] = ("tokens", "published")
+"""Ours, and that of the published checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class ObservationConfig:
         dropout: Dropout after attention and MLP projections.
         drop_path: Share of samples that skip the branches of the last block (less in earlier ones; stochastic depth).
         day_harmonics: Harmonics of the year in the position of a step.
+        local_season: True turns the year by half south of the equator, so that a step has the position of its season;
+            needs "location" among the inputs, and samples of unknown place keep the calendar.
         location_octaves: Octaves of the location encoding; octave k has waves of 2**(1 - k) Earth radii, so 6 reach
             down to about 400 km.
         pixel_layout: True reads the place of every pixel in the patch, not only band means and deviations.
@@ -50,6 +56,7 @@ class ObservationConfig:
     dropout: float = 0.0
     drop_path: float = 0.0
     day_harmonics: int = 4
+    local_season: bool = True
     location_octaves: int = 6
     pixel_layout: bool = True
 
@@ -98,6 +105,8 @@ class ModelConfig:
 
     Attributes:
         name: Name in the registry that the configuration started from.
+        architecture: "tokens" (`geotreeclip.models.observation_encoder`), or "published", that of GGT_6M.pth
+            (`geotreeclip.models.published`), which uses width, depth, heads and context length only.
         embed_dim: Dimension D of the shared space.
         observation: The encoder of places.
         text: The encoder of text.
@@ -105,10 +114,15 @@ class ModelConfig:
     """
 
     name: str = "small"
+    architecture: str = "tokens"
     embed_dim: int = 256
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     text: TextConfig = field(default_factory=TextConfig)
     initial_temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ConfigError(f"model.architecture {self.architecture!r}: choose from {', '.join(ARCHITECTURES)}")
 
 
 _Config = TypeVar("_Config")
@@ -162,6 +176,18 @@ def base() -> ModelConfig:
         embed_dim=512,
         observation=ObservationConfig(width=512, depth=8, heads=8),
         text=TextConfig(width=512, layers=8, heads=8),
+    )
+
+
+@register_model
+def published() -> ModelConfig:
+    """The architecture of GGT_6M.pth: two towers of CLIP ViT-B/16, months in one attention layer."""
+    return ModelConfig(
+        name="published",
+        architecture="published",
+        embed_dim=512,
+        observation=ObservationConfig(width=768, depth=12, heads=12),
+        text=TextConfig(width=512, layers=12, heads=8, context_length=77),
     )
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +18,25 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
 from geotreeclip.data.statistics import Statistics
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.label_cache import label_key, write_embeddings
 from geotreeclip.models.clip import GeoTreeCLIP, create_model
 from geotreeclip.models.config import ModelConfig, config_from_dict
+from geotreeclip.models.published_checkpoint import model_from_state, read_state
+from geotreeclip.models.published_ranges import BatchRanges
 from geotreeclip.taxonomy import Taxonomy
 
-__all__ = ["FILES", "LoadedModel", "load_model", "save_model", "weights_fingerprint"]
+__all__ = [
+    "FILES",
+    "LoadedModel",
+    "load_model",
+    "load_published",
+    "save_model",
+    "weights_fingerprint",
+]
 
 FILES: tuple[str, ...] = (
     "model.safetensors",
@@ -62,6 +73,15 @@ class LoadedModel(NamedTuple):
     fingerprint: str
     directory: Path | None = None
 
+    @property
+    def scores_carry_prior(self) -> bool:
+        """Whether scores hold the prior of the training set, as those of our losses do.
+
+        Those of a loss over pairs without correction, such as the published one, approach log p(place | taxon) /
+        p(place), which is free of it; training.json then says `"prior": "uniform"`.
+        """
+        return bool(self.training.get("prior", "training") == "training")
+
 
 def weights_fingerprint(path: str | Path) -> str:
     """SHA-256 of a weights file, as hexadecimal."""
@@ -69,13 +89,14 @@ def weights_fingerprint(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def encode_prompts(model: GeoTreeCLIP, prompts: list[str]) -> torch.Tensor:
+def encode_prompts(model: GeoTreeCLIP, prompts: list[str], *, progress: bool = False) -> torch.Tensor:
     """Embeddings of prompts in chunks, [L, D] of unit length on the CPU."""
     device = model.log_scale.device
+    starts = range(0, len(prompts), _BATCH)
     with torch.inference_mode():
         parts = [
             model.encode_text(model.tokenize(prompts[start : start + _BATCH]).to(device)).cpu()
-            for start in range(0, len(prompts), _BATCH)
+            for start in tqdm(starts, desc="labels", unit=f" x {_BATCH}", disable=None if progress else True)
         ]
     return torch.cat(parts) if parts else torch.zeros(0, model.config.embed_dim)
 
@@ -88,6 +109,9 @@ def save_model(
     statistics: Statistics,
     training: dict[str, Any],
     card: str = "",
+    *,
+    label_embeddings: bool = True,
+    progress: bool = False,
 ) -> Path:
     """Write a model directory, aside first and then renamed, so that it is there whole or not at all.
 
@@ -99,6 +123,8 @@ def save_model(
         statistics: What the model standardises by.
         training: JSON-able account of the training run.
         card: Text of README.md, the model card.
+        label_embeddings: False leaves the taxa unencoded; whoever asks first encodes them.
+        progress: Whether to show how far the encoding of taxa is.
 
     Returns:
         The directory.
@@ -114,12 +140,14 @@ def save_model(
     taxonomy.write(aside / "taxonomy.parquet")
     account = {**training, "label_counts": np.asarray(counts, dtype=np.int64).tolist()}
     (aside / "training.json").write_text(json.dumps(account, indent=1) + "\n")
-    was_training = model.training
-    model.eval()
-    prompts = taxonomy.prompts()
-    key = label_key(weights_fingerprint(aside / "model.safetensors"), prompts, model.text_encoder.context_length)
-    write_embeddings(aside / "label_embeddings.safetensors", encode_prompts(model, prompts), key)
-    model.train(was_training)
+    if label_embeddings:
+        was_training = model.training
+        model.eval()
+        prompts = taxonomy.prompts()
+        key = label_key(weights_fingerprint(aside / "model.safetensors"), prompts, model.text_encoder.context_length)
+        embeddings = encode_prompts(model, prompts, progress=progress)
+        write_embeddings(aside / "label_embeddings.safetensors", embeddings, key)
+        model.train(was_training)
     if card:
         (aside / "README.md").write_text(card)
     if directory.exists():
@@ -134,13 +162,15 @@ def save_model(
 
 
 def load_model(directory: str | Path) -> LoadedModel:
-    """Read a model directory.
+    """Read a model directory, or the published checkpoint (GGT_6M.pth) as it is.
 
     Raises:
         DataError: If a file is absent, damaged, or does not belong to the others.
         ConfigError: If the configuration names something unknown.
     """
     directory = Path(directory)
+    if directory.is_file():
+        return load_published(directory)
     absent = [name for name in FILES if not (directory / name).is_file()]
     if absent:
         raise DataError(f"{directory}: not a model directory, {', '.join(absent)} absent; `train/clip.py` writes one")
@@ -148,13 +178,16 @@ def load_model(directory: str | Path) -> LoadedModel:
     # The weights lie beside the configuration: a pretrained tower need not be fetched again.
     offline = dataclasses.replace(config, text=dataclasses.replace(config.text, pretrained=""))
     statistics = Statistics.read(directory / "statistics.json")
-    model = create_model(offline, statistics)
+    # The published architecture keeps nothing outside its weights, so it needs no memory before they come.
+    published = config.architecture == "published"
+    with torch.device("meta") if published else nullcontext():
+        model = create_model(offline, statistics)
     path = directory / "model.safetensors"
     try:
         state = load_file(path)
     except SafetensorError as error:
         raise DataError(f"{path}: damaged ({error}); fetch or train the model again") from error
-    _load_state(model, state, path)
+    _load_state(model, state, path, assign=published)
     model.eval()
     taxonomy = Taxonomy.read(directory / "taxonomy.parquet")
     training = _json(directory / "training.json")
@@ -167,6 +200,26 @@ def load_model(directory: str | Path) -> LoadedModel:
     return LoadedModel(model, config, taxonomy, counts, statistics, training, weights_fingerprint(path), directory)
 
 
+def load_published(path: str | Path, ranges: BatchRanges | None = None) -> LoadedModel:
+    """Read a checkpoint of the published model (see `geotreeclip.models.published_checkpoint.read_state`).
+
+    It carries no list of taxa, and its loss leaves the prior of the training set out of the scores.
+
+    Args:
+        path: The file.
+        ranges: Fixed ranges of its inputs; by default `geotreeclip.models.published_ranges.default_ranges`.
+
+    Raises:
+        DataError: If it is damaged, or holds other weights.
+    """
+    path = Path(path)
+    model = model_from_state(read_state(path), path, ranges=ranges)
+    training = {"source": path.name, "prior": "uniform"}
+    counts = np.zeros(0, dtype=np.int64)
+    fingerprint = weights_fingerprint(path)
+    return LoadedModel(model, model.config, Taxonomy([]), counts, Statistics.empty(), training, fingerprint)
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
@@ -177,7 +230,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _load_state(model: GeoTreeCLIP, state: dict[str, torch.Tensor], path: Path) -> None:
+def _load_state(model: GeoTreeCLIP, state: dict[str, torch.Tensor], path: Path, *, assign: bool) -> None:
     """Load weights strictly, naming the first entries that do not fit, and refuse values that are not finite."""
     expected = model.state_dict()
     missing, surplus = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
@@ -190,4 +243,4 @@ def _load_state(model: GeoTreeCLIP, state: dict[str, torch.Tensor], path: Path) 
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise DataError(f"{path}: {broken[0]} holds values that are not finite; the file is damaged")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=assign)
