@@ -1,5 +1,8 @@
 """The encoder of places: one token per time step, per environment group and for location, and a summary token.
 
+Beside the transformer every input is also read directly, by one linear map into the embedding: what is linear in the
+inputs, as the difference of species with alike scatter is, is then learnt in few steps from few samples.
+
 Missing tokens are masked out of attention, so a sample's embedding never depends on its batch mates.
 
 Shapes: B batch, T steps, C bands, H W pixels, P pixels of a patch (H * W), V variables, K tokens, E width, D embedding.
@@ -17,7 +20,7 @@ from geotreeclip.models.config import ObservationConfig
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.schema import BANDS, GROUPS, PATCH, VARIABLE_INDEX
 
-__all__ = ["ObservationEncoder", "Standardiser", "days_as_cycle", "location_waves"]
+__all__ = ["ObservationEncoder", "Standardiser", "days_as_cycle", "half_year_south", "location_waves"]
 
 _CLIP = 8.0
 """Standardised values are cut here: snow and cloud remnants lie tens of deviations out and would drown the rest."""
@@ -112,6 +115,13 @@ def days_as_cycle(first_day: Tensor, last_day: Tensor, harmonics: int) -> Tensor
     return torch.cat([angle.sin(), angle.cos(), length], dim=-1)
 
 
+def half_year_south(batch: ObservationBatch) -> Tensor:
+    """Days by which the seasons of places come later, [B, 1]: half a year south of the equator, else (or unknown) 0."""
+    column = VARIABLE_INDEX["latitude"]
+    south = batch.environment_valid[:, column] & (batch.environment[:, column] < 0)
+    return (south * (365 / 2)).unsqueeze(1)
+
+
 def location_waves(longitude: Tensor, latitude: Tensor, octaves: int) -> Tensor:
     """Encode places on the sphere, without a seam at the antimeridian or a singular pole.
 
@@ -140,6 +150,9 @@ def _mlp(features: int, width: int) -> nn.Sequential:
 class StepTokens(nn.Module):
     """One token per time step from all its pixels and bands, their validity, and its place in the year.
 
+    The year begins in January north of the equator and in July south of it, where the place is known and an input: the
+    same tree then shows the same series in both hemispheres, which a network would have to learn species by species.
+
     Band means (of reflectance and of its logarithm), deviations and valid shares go through an MLP; with `pixel_layout`
     the standardised pixels themselves are added through a linear map. The logarithm turns illumination, haze and leaf
     area, which act as factors, into shifts. The means are also read through a linear map whose weights follow the
@@ -147,15 +160,17 @@ class StepTokens(nn.Module):
     a species depends on the season in which it is seen.
     """
 
-    def __init__(self, config: ObservationConfig, bands: Standardiser) -> None:
+    def __init__(self, config: ObservationConfig, embed_dim: int, bands: Standardiser) -> None:
         super().__init__()
         self.harmonics = config.day_harmonics
+        self.local_season = config.local_season and "location" in config.inputs
         self.standardise = bands
         days = 2 * config.day_harmonics + 1
         self.moments = _mlp(6 * len(BANDS) + days, config.width)
         self.decorrelate = Decorrelation(len(BANDS))
         self.seasonal = nn.Linear(4 * len(BANDS) * days, config.width)
         self.pixels = nn.Linear(len(BANDS) * PATCH * PATCH, config.width) if config.pixel_layout else None
+        self.direct = nn.Linear(4 * len(BANDS) * days, embed_dim)
 
     def fit(self, batch: ObservationBatch) -> None:
         """Fit the decorrelation of bands on the steps of a batch that hold every band."""
@@ -164,8 +179,8 @@ class StepTokens(nn.Module):
         count = valid.sum(-1)
         self.decorrelate.fit((values.sum(-1) / count.clamp(min=1))[(count > 0).all(-1)])
 
-    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
-        """Return tokens [B, T, E] and whether each holds any value [B, T]."""
+    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens [B, T, E], whether each holds any value [B, T], and the direct reading [B, D]."""
         valid = batch.image_valid.flatten(3)  # [B, T, C, P]
         values = self.standardise(batch.images.flatten(3), valid, axis=2)
         count = valid.sum(-1)  # [B, T, C]
@@ -177,13 +192,16 @@ class StepTokens(nn.Module):
         spread = (deviation_from_mean.square().sum(-1) / divisor + 1e-6).sqrt()
         present = (count > 0).float()
         share = count / valid.shape[-1]
-        days = days_as_cycle(batch.first_day, batch.last_day, self.harmonics)
+        turn = half_year_south(batch) if self.local_season else 0.0
+        days = days_as_cycle(batch.first_day + turn, batch.last_day + turn, self.harmonics)
         told = torch.cat([mean, mean_log, self.decorrelate(mean_log), spread * present], dim=-1)
         token = self.moments(torch.cat([told, present, share, days], dim=-1))
-        token = token + self.seasonal((told.unsqueeze(-1) * days.unsqueeze(-2)).flatten(2))
+        seasonal = (told.unsqueeze(-1) * days.unsqueeze(-2)).flatten(2)
+        token = token + self.seasonal(seasonal)
         if self.pixels is not None:
             token = token + self.pixels(deviation_from_mean.flatten(2))
-        return token, valid.flatten(2).any(-1)
+        # Where a value is missing it is 0, the mean; a sum over steps then is a linear reading of the whole series.
+        return token, valid.flatten(2).any(-1), self.direct(seasonal.sum(1) / max(1, seasonal.shape[1]) ** 0.5)
 
 
 class GroupToken(nn.Module):
@@ -192,7 +210,7 @@ class GroupToken(nn.Module):
     Aspect enters as sine and cosine.
     """
 
-    def __init__(self, group: str, config: ObservationConfig, mean: Tensor, deviation: Tensor) -> None:
+    def __init__(self, group: str, config: ObservationConfig, embed_dim: int, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
         aspect = VARIABLE_INDEX["aspect"]
         self.columns = list(GROUPS[group])
@@ -201,6 +219,7 @@ class GroupToken(nn.Module):
         numbers = len(self.columns) + (self.aspect is not None)  # an angle is two numbers
         self.decorrelate = Decorrelation(numbers)
         self.mlp = _mlp(2 * numbers + len(self.columns), config.width)
+        self.direct = nn.Linear(2 * numbers + len(self.columns), embed_dim)
 
     def _values(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
         """Standardised values [B, n] and the validity of the variables."""
@@ -217,27 +236,29 @@ class GroupToken(nn.Module):
         values, valid = self._values(batch)
         self.decorrelate.fit(values[valid.all(1)])
 
-    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
-        """Return tokens [B, 1, E] and whether each holds any value [B, 1]."""
+    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens [B, 1, E], whether each holds any value [B, 1], and the direct reading [B, D]."""
         values, valid = self._values(batch)
-        token = self.mlp(torch.cat([values, self.decorrelate(values), valid.float()], dim=-1))
-        return token.unsqueeze(1), valid.any(1, keepdim=True)
+        told = torch.cat([values, self.decorrelate(values), valid.float()], dim=-1)
+        return self.mlp(told).unsqueeze(1), valid.any(1, keepdim=True), self.direct(told)
 
 
 class LocationToken(nn.Module):
     """One token for longitude and latitude; it stands only where both are known."""
 
-    def __init__(self, config: ObservationConfig) -> None:
+    def __init__(self, config: ObservationConfig, embed_dim: int) -> None:
         super().__init__()
         self.columns = list(GROUPS["location"])
         self.octaves = config.location_octaves
         self.mlp = _mlp(3 + 6 * self.octaves, config.width)
+        self.direct = nn.Linear(3 + 6 * self.octaves, embed_dim)
 
-    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor]:
-        """Return tokens [B, 1, E] and whether each place is known [B, 1]."""
+    def forward(self, batch: ObservationBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens [B, 1, E], whether each place is known [B, 1], and the direct reading [B, D]."""
         longitude, latitude = batch.environment[:, self.columns].unbind(1)
-        token = self.mlp(location_waves(longitude, latitude, self.octaves))
-        return token.unsqueeze(1), batch.environment_valid[:, self.columns].all(1, keepdim=True)
+        known = batch.environment_valid[:, self.columns].all(1, keepdim=True)
+        waves = location_waves(longitude, latitude, self.octaves)
+        return self.mlp(waves).unsqueeze(1), known, self.direct(waves) * known
 
 
 class ObservationEncoder(nn.Module):
@@ -265,11 +286,11 @@ class ObservationEncoder(nn.Module):
         self.readers = nn.ModuleDict()
         for name in config.inputs:
             if name == "image":
-                self.readers[name] = StepTokens(config, Standardiser(band_mean, band_deviation))
+                self.readers[name] = StepTokens(config, embed_dim, Standardiser(band_mean, band_deviation))
             elif name == "location":
-                self.readers[name] = LocationToken(config)
+                self.readers[name] = LocationToken(config, embed_dim)
             else:
-                self.readers[name] = GroupToken(name, config, variable_mean, variable_deviation)
+                self.readers[name] = GroupToken(name, config, embed_dim, variable_mean, variable_deviation)
         self.summary = nn.Parameter(torch.randn(config.width) * 0.02)
         # Tells the reader that a token came from; steps and groups share one space.
         self.kind = nn.Parameter(torch.randn(len(config.inputs), config.width) * 0.02)
@@ -302,13 +323,15 @@ class ObservationEncoder(nn.Module):
         size = batch.size
         tokens = [self.summary.expand(size, 1, -1)]
         present = [torch.ones(size, 1, dtype=torch.bool, device=batch.environment.device)]
+        direct = torch.zeros(1, device=batch.environment.device)
         for index, reader in enumerate(self.readers.values()):
-            token, valid = reader(batch)
+            token, valid, reading = reader(batch)
+            direct = direct + reading
             tokens.append(token + self.kind[index])
             present.append(valid)
         hidden = torch.cat(tokens, dim=1)
         mask = torch.cat(present, dim=1)[:, None, None, :]  # [B, 1, 1, K]: every token looks at the present ones
         for block in self.blocks:
             hidden = block(hidden, attn_mask=mask)
-        embedding: Tensor = self.head(self.norm(hidden[:, 0]))
+        embedding: Tensor = self.head(self.norm(hidden[:, 0])) + direct
         return embedding

@@ -171,6 +171,36 @@ def test_year_and_sphere_have_no_seam():
     torch.testing.assert_close(pole[0], pole[1], atol=1e-4, rtol=0)
 
 
+def test_seasons_are_half_a_year_apart_in_the_hemispheres_where_the_place_is_known():
+    def steps(model, latitude, turn=0.0, known=True):
+        batch = make_batch(size=1)
+        environment, valid = batch.environment.clone(), batch.environment_valid.clone()
+        environment[:, VARIABLE_INDEX["latitude"]], valid[:, VARIABLE_INDEX["latitude"]] = latitude, known
+        batch = batch._replace(
+            environment=environment,
+            environment_valid=valid,
+            first_day=batch.first_day + turn,
+            last_day=batch.last_day + turn,
+        )
+        with torch.no_grad():
+            return model.observation_encoder.readers["image"](batch)[0]
+
+    def built(**changes):
+        torch.manual_seed(0)
+        config = shrunk("tiny")
+        observation = dataclasses.replace(config.observation, **changes)
+        return create_model(dataclasses.replace(config, observation=observation), make_statistics()).eval()
+
+    model = built()
+    torch.testing.assert_close(steps(model, -30.0), steps(model, 30.0, turn=365 / 2))
+    assert not torch.allclose(steps(model, -30.0), steps(model, 30.0))
+    torch.testing.assert_close(steps(model, -30.0, known=False), steps(model, 30.0))
+    # What a model without the place as input says must not depend on it.
+    for changes in ({"local_season": False}, {"inputs": ("image", "climate")}):
+        model = built(**changes)
+        torch.testing.assert_close(steps(model, -30.0), steps(model, 30.0))
+
+
 def test_padding_of_a_prompt_does_not_matter():
     model = create_model(shrunk("tiny"), make_statistics()).eval()
     long = "Evergreen Broadleaf / Euphorbiaceae / Macaranga / Macaranga heterophylla"
