@@ -22,8 +22,9 @@ from geotreeclip.prep.occurrences.streams import ZIPS, kind_of, open_binary
 __all__ = ["BELOW_SPECIES", "SPECIES_RANKS", "Backbone", "Entry", "read_backbone"]
 
 BELOW_SPECIES = frozenset(
-    "SUBSPECIES VARIETY SUBVARIETY FORM SUBFORM INFRASPECIFIC_NAME INFRASUBSPECIFIC_NAME CONVARIETY CULTIVAR".split()
-)
+    ["SUBSPECIES", "VARIETY", "SUBVARIETY", "FORM", "SUBFORM", "INFRASPECIFIC_NAME", "INFRASUBSPECIFIC_NAME",
+     "CONVARIETY", "CULTIVAR"]
+)  # fmt: skip
 SPECIES_RANKS = BELOW_SPECIES | {"SPECIES"}
 """Ranks that name a species or a part of one (GBIF's vocabulary; https://rs.gbif.org/vocabulary/gbif/rank.xml)."""
 

@@ -17,18 +17,9 @@ from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.prep.occurrences.outputs import concatenate
 from geotreeclip.prep.occurrences.report import Report, build_report
 from geotreeclip.prep.occurrences.rules import RuleOptions
+from geotreeclip.prep.occurrences.settling import IdBucket, Settling, find_repeats, settle
 from geotreeclip.prep.occurrences.sources import ReadingOptions, Source, find_sources
-from geotreeclip.prep.occurrences.stages import (
-    CHUNK_ROWS,
-    IdBucket,
-    Judging,
-    Reading,
-    Settling,
-    find_repeats,
-    judge_chunk,
-    read_source,
-    settle,
-)
+from geotreeclip.prep.occurrences.stages import CHUNK_ROWS, Judging, Reading, judge_chunk, read_source
 from geotreeclip.prep.occurrences.taxa import TaxonTables, judge_taxa, summarise
 from geotreeclip.prep.partitions import Done, Partition, PartitionRun, run_partitions
 
@@ -192,8 +183,9 @@ class _Run:
         if run.failed:
             reasons = "\n".join(f"{part.reason}{part.detail}" for part in run.failed)
             raise DataError(
-                f"{len(run.failed)} of {len(parts)} parts of the stage {name!r} failed, and a result without them would "
-                f"be another:\n{reasons}\nWhat is done is kept: mend or leave out the files and give the command again"
+                f"{len(run.failed)} of {len(parts)} parts of the stage {name!r} failed, and a result without them "
+                f"would be another:\n{reasons}\nWhat is done is kept: mend or leave out the files and give the "
+                "command again"
             )
         return run
 

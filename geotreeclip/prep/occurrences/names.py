@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +26,8 @@ NAME_COLUMNS: tuple[str, ...] = (
 """Columns under which tables keep names of species, in order of preference."""
 
 _OPEN = {"sp", "spp", "spec", "species", "indet", "ind", "cf", "aff", "nr", "hybrid", "cultivar", "ssp", "subsp", "agg"}
-_HYBRID = re.compile(r"(?:^|\s)(?:×\s*|[xX]\s+)")
+_CROSS = "\u00d7"  # the sign of hybrids
+_HYBRID = re.compile(rf"(?:^|\s)(?:{_CROSS}\s*|[xX]\s+)")
 _EPITHET = re.compile(r"^[^\W\d_]{2,}(?:-[^\W\d_]+)*$")
 _GENUS = re.compile(r"^[A-Z][^\W\d_A-Z]+(?:-[A-Za-z][^\W\d_]+)?$")
 
@@ -39,15 +42,15 @@ def name_key(name: str) -> str:
 
 def binomial(name: str) -> str:
     """Genus and epithet at the beginning of a scientific name, or "": "Acer rubrum var. rubrum L." is Acer rubrum."""
-    words = _HYBRID.sub(" ×", " ".join(name.split())).split()
+    words = _HYBRID.sub(f" {_CROSS}", " ".join(name.split())).split()
     pair = " ".join(words[:2])
-    return pair.replace("×", "× ") if len(words) >= 2 and not why_no_species(pair) else ""
+    return pair.replace(_CROSS, f"{_CROSS} ") if len(words) >= 2 and not why_no_species(pair) else ""
 
 
 def why_no_species(name: str) -> str:
     """Why a name is not that of one species ("only one word"), or "" if it may be.
 
-    Hybrids with a name of their own ("Platanus × hispanica") are species here; names left open ("Albizia sp",
+    Hybrids with a name of their own ("Platanus x hispanica") are species here; names left open ("Albizia sp",
     "Quercus cf. robur") are not.
     """
     words = _HYBRID.sub(" ", name).split()
@@ -68,7 +71,7 @@ def why_no_species(name: str) -> str:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV (comma, semicolon or tab; zip or gz or not) or Parquet table as text.
+    """A CSV (comma, semicolon or tab; gz or not) or Parquet table as text.
 
     Text that is not UTF-8 is read as Windows-1252, as spreadsheets save it.
 
@@ -81,25 +84,36 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: no such file")
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path).astype("string").fillna("").astype(object)
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as stream:
-            header = stream.readline(1 << 20).decode("utf-8", "replace")
-        separator = max("\t,;", key=header.count)
-        options = {"dtype": str, "keep_default_na": False, "sep": separator}
-        if separator == "\t":
-            options["quoting"] = 3
-        try:
-            frame = pd.read_csv(path, encoding="utf-8-sig", **options)
-        except UnicodeDecodeError:
-            frame = pd.read_csv(path, encoding="cp1252", encoding_errors="replace", **options)
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path}: is empty; a table with a header is expected") from error
-    except (OSError, ValueError, EOFError) as error:
+            frame = pd.read_parquet(path).astype("string").fillna("").astype(object)
+        else:
+            frame = _read_text(path)
+    except (OSError, ValueError, EOFError, csv.Error, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as a table: {error}") from error
     if frame.empty:
         raise DataError(f"{path}: holds no rows")
     return frame.rename(columns=lambda name: str(name).strip())
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as stream:
+        header = stream.readline(1 << 20).decode("utf-8", "replace")
+    separator = max("\t,;", key=header.count)
+
+    def read(encoding: str, errors: str) -> pd.DataFrame:
+        with opener(path, "rt", encoding=encoding, errors=errors, newline="") as stream:
+            rows = csv.reader(stream, delimiter=separator, quoting=csv.QUOTE_NONE if separator == "\t" else 0)
+            names = next(rows, [])
+            # Lists carry remarks beyond their columns: rows are cut or filled to the header.
+            texts = [[*row[: len(names)], *[""] * (len(names) - len(row))] for row in rows if row]
+        return pd.DataFrame(texts, columns=names, dtype=object)
+
+    try:
+        return read("utf-8-sig", "strict")
+    except UnicodeDecodeError:
+        return read("cp1252", "replace")
 
 
 def column_of(frame: pd.DataFrame, names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.data.shardfile import write_atomically
-from geotreeclip.prep.occurrences.rules import RULES, RuleOptions
+from geotreeclip.prep.occurrences.rules import RULES, RuleOptions, names_of
 
 __all__ = ["OCCURRENCE_COLUMNS", "REFUSED_COLUMNS", "concatenate", "counts_of", "kept_table", "refused_table"]
 
@@ -58,8 +58,6 @@ def refused_table(
     """The rows that are refused: where they stand, why, and what the rule saw."""
     import pyarrow as pa
 
-    from geotreeclip.prep.occurrences.stages import other_reasons
-
     part = table.take(pa.array(rows))
     columns = _shared(part, taxa, ("given", "species", "taxon_key"))
     columns["file"] = pa.array(np.array(labels, object)[part["file"].to_numpy()], pa.string())
@@ -74,7 +72,7 @@ def refused_table(
         ],
         pa.string(),
     )
-    columns["also"] = pa.array(other_reasons(failing[rows], reason[rows]), pa.string())
+    columns["also"] = pa.array(_other_reasons(failing[rows], reason[rows]), pa.string())
     return pa.table({name: columns[name] for name in REFUSED_COLUMNS})
 
 
@@ -135,3 +133,10 @@ def _even(parts: Sequence[Path], schema: Any) -> Iterator[Any]:
                     yield table.slice(0, ROW_GROUP).combine_chunks()
                     held, rows = [table.slice(ROW_GROUP)], rows - ROW_GROUP
     yield (pa.concat_tables(held) if held else schema.empty_table()).combine_chunks()
+
+
+def _other_reasons(failing: NDArray[np.uint32], reason: NDArray[np.int8]) -> list[str]:
+    """Names of the rules that fail besides the first [N]."""
+    named: dict[int, str] = {}
+    others = failing & ~(np.uint32(1) << reason.astype(np.uint32))
+    return [named.setdefault(bits, names_of(bits)) for bits in others.tolist()]

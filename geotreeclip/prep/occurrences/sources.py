@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.prep.occurrences.archive import find_meta, members, parse_meta
+from geotreeclip.prep.occurrences.archive import Core, find_meta, members, parse_meta
 from geotreeclip.prep.occurrences.fields import columns_of, holds_occurrences
 from geotreeclip.prep.occurrences.streams import ZIPS, kind_of, open_binary, open_parquet
 
@@ -166,7 +166,7 @@ def _of_zip(path: Path, options: ReadingOptions) -> list[Source]:
     return [_text(path, tables[0], path.stem, options)]
 
 
-def _described(path: Path, member: str, label: str, core, options: ReadingOptions) -> Source:  # type: ignore[no-untyped-def]
+def _described(path: Path, member: str, label: str, core: Core, options: ReadingOptions) -> Source:
     """A file that `meta.xml` describes."""
     where = f"{path}!{member}" if member else str(path)
     encoding = options.encoding or core.encoding

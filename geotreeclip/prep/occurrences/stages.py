@@ -1,4 +1,4 @@
-"""The parts of the work: reading a source, judging a chunk, finding repeated ids, settling a bucket.
+"""The parts of the work: reading a source and judging a chunk here, repeats and settling in `settling`.
 
     read      a source            -> chunks of rows in one form, and their distinct taxa
     judge     a chunk             -> its rows with the rules that they fail, sorted into buckets of species, and ids
@@ -11,7 +11,6 @@ neither depends on chunks, workers or the order in which parts end. N rows of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.prep.occurrences.groups import COMPRESSION, write_groups
 from geotreeclip.prep.occurrences.normalise import normalise
 from geotreeclip.prep.occurrences.rules import (
     BITS,
@@ -28,31 +28,16 @@ from geotreeclip.prep.occurrences.rules import (
     RuleOptions,
     first_reason,
     judge_rows,
-    names_of,
     row_values,
 )
 from geotreeclip.prep.occurrences.sources import Source
 from geotreeclip.prep.occurrences.tables import Batch, read_batches
 from geotreeclip.prep.occurrences.taxa import TAXON_RULES
 
-__all__ = [
-    "CHUNK_ROWS",
-    "IdBucket",
-    "Judging",
-    "Reading",
-    "Settling",
-    "find_repeats",
-    "judge_chunk",
-    "read_source",
-    "settle",
-]
+__all__ = ["CHUNK_ROWS", "Judging", "Reading", "judge_chunk", "read_source"]
 
 CHUNK_ROWS = 200_000
 """Rows of a chunk, a little more where a batch crosses the line."""
-
-_COMPRESSION = "zstd"
-Groups = list[tuple[str, int]]
-"""Row groups of Parquet files: path and number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +58,8 @@ def read_source(payload: Reading, folder: Path) -> dict[str, Any]:
     def write() -> None:
         table, taxa = normalise(held, payload.source.defaults)
         name = f"{len(rows):05d}.parquet"
-        pq.write_table(table, folder / f"rows-{name}", compression=_COMPRESSION, compression_level=1)
-        pq.write_table(taxa, folder / f"taxa-{name}", compression=_COMPRESSION)
+        pq.write_table(table, folder / f"rows-{name}", compression=COMPRESSION, compression_level=1)
+        pq.write_table(taxa, folder / f"taxa-{name}", compression=COMPRESSION)
         rows.append(table.num_rows)
         held.clear()
 
@@ -136,13 +121,13 @@ def judge_chunk(payload: Judging, folder: Path) -> dict[str, Any]:
             "value": _values(judge, taxa, taxon, masked),
         }
     )
-    groups = _write_groups(folder / "rows.parquet", table, bucket)
+    groups = write_groups(folder / "rows.parquet", table, bucket)
     hashed = id_hash(sample_id)
     ids = pa.table(
         {"sample_id": sample_id, "failing": table["failing"], "file": table["file"], "row": table["row"],
          "bucket": pa.array(bucket)}
     )  # fmt: skip
-    id_groups = _write_groups(folder / "ids.parquet", ids, (hashed % np.uint64(payload.id_buckets)).astype(np.int32))
+    id_groups = write_groups(folder / "ids.parquet", ids, (hashed % np.uint64(payload.id_buckets)).astype(np.int32))
     alone = {rule.name: int((judge.failing & BITS[rule.name] > 0).sum()) for rule in RULES}
     return {
         "rows": table.num_rows,
@@ -183,12 +168,12 @@ def _mask(judge: RowJudge, payload: Judging) -> NDArray[np.float64]:
     value = np.full(len(judge.failing), np.nan)
     if not payload.mask or not judge.options.active("mask"):
         return value
-    from geotreeclip.prep.rasters import sample_rasters
+    from geotreeclip.prep.mosaic import sample_raster
 
     known = np.flatnonzero(judge.failing & (BITS["coordinates"] | BITS["range"] | BITS["readable"]) == 0)
     known = known[np.isfinite(judge.longitude[known]) & np.isfinite(judge.latitude[known])]
     if len(known):
-        value[known], _ = sample_rasters([Path(payload.mask)], judge.longitude[known], judge.latitude[known], "nearest")
+        value[known], _ = sample_raster(payload.mask, judge.longitude[known], judge.latitude[known])
     refused = np.zeros(len(value), bool)
     refused[known] = ~(value[known] >= judge.options.mask_min)
     judge.refuse("mask", refused)
@@ -249,157 +234,3 @@ def id_hash(ids: Any) -> NDArray[np.uint64]:
     import pandas as pd
 
     return np.asarray(pd.util.hash_array(np.asarray(ids.to_pylist(), dtype=object), categorize=False))
-
-
-def _write_groups(path: Path, table: Any, bucket: NDArray[np.int32]) -> list[int]:
-    """Write a table with one row group for a bucket; returns the buckets in order."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    order = np.argsort(bucket, kind="stable")
-    table, bucket = table.take(pa.array(order)).combine_chunks(), bucket[order]
-    starts = np.flatnonzero(np.diff(bucket, prepend=-1))
-    ends = [*starts[1:].tolist(), len(bucket)]
-    with pq.ParquetWriter(path, table.schema, compression=_COMPRESSION, compression_level=1) as writer:
-        for start, end in zip(starts.tolist(), ends, strict=True):
-            writer.write_table(table.slice(start, end - start), row_group_size=max(1, end - start))
-    return [int(number) for number in bucket[starts]]
-
-
-def _read_groups(groups: Iterable[tuple[str, int]], columns: Sequence[str] | None = None) -> Any:
-    """Row groups of several files as one table, or None where there are none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for path, number in groups:
-        with pq.ParquetFile(path) as file:
-            tables.append(file.read_row_group(number, columns=columns))
-    return pa.concat_tables(tables, promote_options="permissive").unify_dictionaries() if tables else None
-
-
-@dataclass(frozen=True, slots=True)
-class IdBucket:
-    """Payload: the row groups of a bucket of ids."""
-
-    groups: Groups
-
-
-def find_repeats(payload: IdBucket, folder: Path) -> dict[str, Any]:
-    """Find rows whose id another row has that passes the other rules or, among such, came before."""
-    import pyarrow as pa
-
-    table = _read_groups(payload.groups)
-    ids = table["sample_id"].to_pandas()
-    if not ids.duplicated().any():
-        return {"buckets": []}
-    file, row, failing = (table[name].to_numpy() for name in ("file", "row", "failing"))
-    code = ids.factorize()[0]
-    order = np.lexsort((row, file, failing > 0, code))
-    again = np.flatnonzero(np.diff(code[order], prepend=-1) == 0)
-    first = np.flatnonzero(np.diff(code[order], prepend=-1) != 0)
-    kept = order[first[np.searchsorted(first, again, side="right") - 1]]
-    again = order[again]
-    repeats = pa.table(
-        {"file": pa.array(file[again]), "row": pa.array(row[again]), "of_file": pa.array(file[kept]),
-         "of_row": pa.array(row[kept])}
-    )  # fmt: skip
-    return {"buckets": _write_groups(folder / "repeats.parquet", repeats, table["bucket"].to_numpy()[again])}
-
-
-@dataclass(frozen=True, slots=True)
-class Settling:
-    """Payload: the row groups of a bucket of species, the repeats among them, and what the outputs need."""
-
-    groups: Groups
-    repeats: Groups
-    judged: str
-    labels: tuple[str, ...]
-    options: RuleOptions
-
-
-def settle(payload: Settling, folder: Path) -> dict[str, Any]:
-    """Refuse repeats and duplicates of a bucket and write what is kept and refused in the final order."""
-    import pyarrow.parquet as pq
-
-    from geotreeclip.prep.occurrences.outputs import counts_of, kept_table, refused_table
-
-    table = _read_groups(payload.groups)
-    failing = table["failing"].to_numpy().copy()
-    value: dict[int, str] = {}
-    repeated = _repeated(table, payload, value)
-    if payload.options.active("repeated"):
-        failing[repeated] |= BITS["repeated"]
-    alone = _duplicates(table, failing, payload.options, value)
-    order = np.lexsort(tuple(table[name].to_numpy() for name in ("row", "file", "place", "order")))
-    kept, refused = order[failing[order] == 0], order[failing[order] > 0]
-    frame = pq.read_table(payload.judged, columns=["leaf_type", "family", "genus", "species", "taxon_key", "given"])
-    pq.write_table(kept_table(table, kept, frame, payload.options), folder / "kept.parquet", compression=_COMPRESSION)
-    reason = first_reason(failing)
-    pq.write_table(
-        refused_table(table, refused, frame, reason, failing, value, payload.labels), folder / "refused.parquet",
-        compression=_COMPRESSION,
-    )  # fmt: skip
-    pq.write_table(counts_of(table, failing, reason), folder / "counts.parquet", compression=_COMPRESSION)
-    return {"kept": len(kept), "refused": len(refused), "repeated": len(repeated), "duplicate": alone}
-
-
-def _repeated(table: Any, payload: Settling, value: dict[int, str]) -> NDArray[np.int64]:
-    """Rows of the table that are repeats; says of what."""
-    repeats = _read_groups(payload.repeats)
-    if repeats is None:
-        return np.empty(0, np.int64)
-    key = table["file"].to_numpy().astype(np.int64) << 40 | table["row"].to_numpy()
-    again = repeats["file"].to_numpy().astype(np.int64) << 40 | repeats["row"].to_numpy()
-    order = np.argsort(key)
-    places = order[np.searchsorted(key[order], again)]
-    for place, file, row in zip(
-        places.tolist(), repeats["of_file"].to_pylist(), repeats["of_row"].to_pylist(), strict=True
-    ):
-        value[place] = f"row {row} of {payload.labels[file]}"
-    return places
-
-
-def _duplicates(table: Any, failing: NDArray[np.uint32], options: RuleOptions, value: dict[int, str]) -> int:
-    """Refuse all but one record of a species at a place: the most precise, of those the latest, of those the first.
-
-    Returns:
-        How many this rule alone would refuse.
-    """
-    scale = 10.0**options.duplicate_decimals
-    x, y = table["longitude"].to_numpy(), table["latitude"].to_numpy()
-    placed = np.isfinite(x) & np.isfinite(y) & (np.abs(x) <= 180) & (np.abs(y) <= 90)
-    placed &= failing & BITS["name"] == 0
-    columns = {name: table[name].to_numpy() for name in ("order", "row", "file")}
-    year = table["year"].fill_null(0).to_numpy()
-    uncertainty = np.nan_to_num(table["uncertainty_m"].to_numpy(), nan=np.inf)
-
-    def groups(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows sorted by species and place, the best first, and where a group begins."""
-        east, north = np.round(x[rows] * scale), np.round(y[rows] * scale)
-        species = columns["order"][rows]
-        order = np.lexsort(
-            (columns["row"][rows], columns["file"][rows], -year[rows], uncertainty[rows], north, east, species)
-        )
-        changed = np.ones(len(rows), bool)
-        changed[1:] = np.any(np.diff(np.stack([species, east, north])[:, order], axis=1) != 0, axis=0)
-        return rows[order], changed
-
-    everything, begins = groups(np.flatnonzero(placed))
-    if not options.active("duplicate"):
-        return 0
-    alone = int(len(everything) - begins.sum())
-    rows, begins = groups(np.flatnonzero(placed & (failing == 0)))
-    first = rows[np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))] if len(rows) else rows
-    again = rows[~begins]
-    failing[again] |= BITS["duplicate"]
-    for place, sample in zip(again.tolist(), table["sample_id"].take(first[~begins]).to_pylist(), strict=True):
-        value[place] = sample
-    return alone
-
-
-def other_reasons(failing: NDArray[np.uint32], reason: NDArray[np.int8]) -> list[str]:
-    """Names of the rules that fail besides the first [N]."""
-    named: dict[int, str] = {}
-    others = failing & ~(np.uint32(1) << reason.astype(np.uint32))
-    return [named.setdefault(bits, names_of(bits)) for bits in others.tolist()]

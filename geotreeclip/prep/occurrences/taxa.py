@@ -296,16 +296,17 @@ def _settle_leaf_types(taxa: Sequence[_Taxon], table: LeafTypes) -> None:
                 taxon.warnings.append(f"several leaf types: {shares}")
 
 
-def summarise(frame: Any) -> Any:
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each resolved species, or given name where there is none; rows added up, texts joined."""
-    import pandas as pd
-
     named = frame.assign(name=frame["species"].where(frame["species"] != "", frame["given"]))
     named = named[(named["name"] != "") | (named["failing"] != 0)]
 
     def joined(values: pd.Series[str]) -> str:
         return "; ".join(dict.fromkeys(part for text in values for part in text.split("; ") if part))
 
-    first = {column: "first" for column in ("leaf_type", "family", "genus", "species", "taxon_key", "evidence")}
-    texts = {column: joined for column in (*(f"saw_{rule}" for rule in TAXON_RULES), "resolution", "warnings", "given")}
-    return named.groupby("name", sort=True).agg({**first, **texts, "rows": "sum", "kept": "sum"}).reset_index()
+    columns: dict[str, Any] = dict.fromkeys(
+        ("leaf_type", "family", "genus", "species", "taxon_key", "evidence"), "first"
+    )
+    columns |= dict.fromkeys((*(f"saw_{rule}" for rule in TAXON_RULES), "resolution", "warnings", "given"), joined)
+    columns |= dict.fromkeys(("rows", "kept"), "sum")
+    return named.groupby("name", sort=True).agg(columns).reset_index()
