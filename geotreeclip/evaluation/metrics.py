@@ -70,6 +70,13 @@ def calibration_error(predictions: Predictions, bins: int = CALIBRATION_BINS) ->
     return float(np.abs(np.bincount(equal_mass_bins(confidence, bins), weights=confidence - hits)).sum() / len(hits))
 
 
+def calibration_error_interval(predictions: Predictions, bootstrap: BlockBootstrap | None = None) -> Interval:
+    """`calibration_error` with its interval."""
+    confidence, first = confidence_and_hits(predictions)
+    bootstrap = bootstrap or bootstrap_of(predictions)
+    return bootstrap.calibration_error(confidence - first, equal_mass_bins(confidence))
+
+
 def hits_at(predictions: Predictions, rank: str, k: int) -> NDArray[np.float64]:
     """Float [N]: right among the first k at a rank; above the predictions' own rank, read off the ranked labels."""
     return predictions.hits(k) if str(rank) == predictions.rank else predictions.read_off(rank, k)
@@ -138,9 +145,7 @@ def score(
             add(f"top{k}", bootstrap.mean(hits, mask), int(mask.sum()), group)
             add(f"macro_top{k}", bootstrap.macro(hits, classes, mask), int(mask.sum()), group)
     if own:
-        confidence, first = confidence_and_hits(predictions)
-        ece = bootstrap.calibration_error(confidence - first, equal_mass_bins(confidence))
-        add("ece", ece, len(predictions))
+        add("ece", calibration_error_interval(predictions, bootstrap), len(predictions))
         known = predictions.truth_is_candidate
         if np.isneginf(predictions.log_prob[known]).any():
             loss = Interval(float("inf"), None, None)

@@ -66,10 +66,18 @@ def nearest_km(
     longitude: ArrayLike, latitude: ArrayLike, to_longitude: ArrayLike, to_latitude: ArrayLike
 ) -> NDArray[np.float64]:
     """Great-circle kilometres from each point to the nearest of the others, [N]; infinite where there are none."""
+    return nearest(longitude, latitude, to_longitude, to_latitude)[0]
+
+
+def nearest(
+    longitude: ArrayLike, latitude: ArrayLike, to_longitude: ArrayLike, to_latitude: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Kilometres to the nearest of the others and its row, each [N]; infinite and -1 where there are none."""
     points, others = unit_vectors(longitude, latitude), unit_vectors(to_longitude, to_latitude)
     if len(others) == 0:
-        return np.full(len(points), np.inf)
-    return chord_to_km(_tree(others).query(points, k=1)[0])
+        return np.full(len(points), np.inf), np.full(len(points), -1)
+    chord, row = _tree(others).query(points, k=1)
+    return chord_to_km(chord), np.asarray(row, dtype=np.int64)
 
 
 def places(longitude: ArrayLike, latitude: ArrayLike) -> NDArray[np.int64]:
