@@ -1,4 +1,4 @@
-"""Score a model on a packed set without training on it: see `python eval/zero_shot.py --help`."""
+"""Score a model on a set without training on it: see `python eval/zero_shot.py --help`."""
 
 import sys
 

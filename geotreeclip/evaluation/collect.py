@@ -65,6 +65,17 @@ class Truth:
     def __len__(self) -> int:
         return len(self.taxa)
 
+    def take(self, samples: NDArray[np.bool_]) -> Truth:
+        """The truth of some samples, by a mask [N]."""
+        if samples.all():
+            return self
+        arrays = ("block", "rarity", "longitude", "latitude")
+        return Truth(
+            self.sample_id[samples],
+            [self.taxa[row] for row in np.flatnonzero(samples).tolist()],
+            **{name: None if getattr(self, name) is None else getattr(self, name)[samples] for name in arrays},
+        )
+
     def columns(self, rows: slice) -> dict[str, Any]:
         """The optional columns of some samples, as `from_log_prob` takes them."""
         arrays = {name: getattr(self, name) for name in ("block", "rarity", "longitude", "latitude")}
@@ -137,6 +148,8 @@ class Collector:
 
     def add(self, log_prob: NDArray[np.floating[Any]]) -> None:
         """Scores [B, S] of the next B samples."""
+        if not len(log_prob):
+            return
         rows = slice(self.collected, self.collected + len(log_prob))
         self._listed.append(self._ranked(log_prob, rows, "", self.ranks[0], len(self.candidates)))
         for rank, parts in self._summed.items():

@@ -18,6 +18,7 @@ from geotreeclip.evaluation.intervals import RESAMPLES, BlockBootstrap
 from geotreeclip.evaluation.predictions import Context, Predictions
 from geotreeclip.evaluation.ranking import locate
 from geotreeclip.evaluation.report import Row
+from geotreeclip.evaluation.views import View
 from geotreeclip.taxonomy import Taxon, Taxonomy
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def evaluate(
     truth: Truth,
     *,
     context: Context,
+    views: Sequence[View] = (),
     inputs: Sequence[str] = ("all",),
     priors: Sequence[str] = PRIORS,
     counts: dict[Taxon, int] | None = None,
@@ -72,7 +74,8 @@ def evaluate(
         indices: int64 [N], the samples to score.
         candidates: the labels to choose from.
         truth: of the samples, in the order of `indices`.
-        context: what is scored; inputs and prior are filled in here.
+        context: what is scored; inputs and prior are filled in here, set and candidates by views.
+        views: samples and candidates to report on; by default all of both, once.
         inputs: named sets of inputs (`INPUT_SETS`).
         priors: priors over the labels.
         counts: training records of each taxon, for the majority of the training set.
@@ -88,21 +91,52 @@ def evaluate(
         Rows (uniform prior first), predictions, and a description of the intervals.
     """
     size = batch_size or batch_size_for(len(candidates))
+    parts = [_Part(view, candidates, truth, context) for view in views or [_whole(candidates, truth)]]
     collectors = {
-        (given, prior): Collector(candidates, truth, replace(context, inputs=given, prior=prior))
+        (part, given, prior): Collector(part.candidates, part.truth, replace(part.context, inputs=given, prior=prior))
+        for part in parts
         for prior in priors
         for given in inputs
     }
+    start = 0
     for batch in _observations(dataset, indices, size, device, progress):
+        rows = slice(start, start + batch.size)
+        start = rows.stop
         for given in inputs:
             masked = mask_inputs(batch, given)
             for prior, scores in _scores(classifier, masked, candidates, priors, label_prior, size):
-                collectors[given, prior].add(scores)
-    scored = [collector.finish() for collector in collectors.values()]
-    scored += majority(candidates, truth, context, counts=counts, batch_size=size)
-    bootstrap = BlockBootstrap(truth.block, len(truth), resamples=resamples, seed=seed)
-    rows = [row for item in scored for row in item.rows(bootstrap)]
-    return Result(rows, [part for item in scored for part in item.all()], bootstrap.describe())
+                for part in parts:
+                    collectors[part, given, prior].add(part.cut(scores, rows))
+    result = Result([], [], "")
+    for part in parts:
+        bootstrap = BlockBootstrap(part.truth.block, len(part.truth), resamples=resamples, seed=seed)
+        scored = [collector.finish() for (owner, *_), collector in collectors.items() if owner is part]
+        scored += majority(part.candidates, part.truth, part.context, counts=counts, batch_size=size)
+        result.rows.extend(row for item in scored for row in item.rows(bootstrap))
+        result.predictions.extend(found for item in scored for found in item.all())
+        result = replace(result, intervals=result.intervals or bootstrap.describe())
+    return result
+
+
+def _whole(candidates: Taxonomy, truth: Truth) -> View:
+    return View("", np.ones(len(truth), dtype=bool), np.arange(len(candidates)), "")
+
+
+class _Part:
+    """A view at work: its truth, its candidates, and how it is cut out of the scores of a batch."""
+
+    def __init__(self, view: View, union: Taxonomy, truth: Truth, context: Context) -> None:
+        self.view = view
+        self.everything = len(view.candidates) == len(union)
+        self.candidates = union if self.everything else union.take(view.candidates)
+        self.truth = truth.take(view.samples)
+        name = ", ".join(text for text in (context.set, view.label) if text)
+        self.context = replace(context, set=name, candidates=view.words or context.candidates)
+
+    def cut(self, scores: NDArray[np.floating[Any]], rows: slice) -> NDArray[np.floating[Any]]:
+        """Log-probabilities [n, S] of the view's samples among `rows`, normalised over its candidates."""
+        mine = scores[self.view.samples[rows]]
+        return mine if self.everything or not len(mine) else _log_softmax(mine[:, self.view.candidates])
 
 
 def majority(

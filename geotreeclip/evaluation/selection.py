@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.taxonomy import Taxonomy
+from geotreeclip.evaluation.views import checklist
+from geotreeclip.taxonomy import Taxon, Taxonomy
 
 if TYPE_CHECKING:
     from geotreeclip.data.packed import PackedDataset
@@ -76,28 +78,85 @@ def select(
 
 
 def candidate_list(
-    dataset: PackedDataset, labels: Path | None = None, known: Taxonomy | None = None
+    dataset: PackedDataset, labels: Path | str | None = None, known: Taxonomy | None = None
 ) -> tuple[Taxonomy, str]:
     """The candidates and a few words about them.
 
     Args:
         dataset: the set.
-        labels: a table of taxa (see `Taxonomy.read`); by default the taxa of all samples of the set, scored or not, so
-            that the list does not tell which taxa are in a test part.
+        labels: a table of taxa (see `Taxonomy.read`), "model" for all that the model knows; by default, and for "set",
+            the taxa of all samples of the set, scored or not, so that the list does not tell which taxa are in a test
+            part.
         known: the taxa of the model; a row of the table that states a species alone takes its higher ranks from the
             set or from here.
+
+    Raises:
+        ConfigError: the model knows no taxa.
     """
-    if labels is None:
+    if labels is None or str(labels) == "set":
         taxonomy = dataset.taxonomy.take(np.unique(dataset.taxa).tolist())
         return taxonomy, f"{len(taxonomy)} taxa of the set"
+    if str(labels) == "model":
+        if not known:
+            raise ConfigError("--labels model: this model carries no list of taxa; name a table of taxa")
+        return known, f"{len(known)} taxa of the model"
+    taxonomy = _completed(Taxonomy.read(labels), dataset, known)
+    return taxonomy, f"{len(taxonomy)} taxa of {Path(labels).name}"
+
+
+def country_list(
+    dataset: PackedDataset, country: str, checklist_path: Path | None = None, known: Taxonomy | None = None
+) -> tuple[Taxonomy, NDArray[np.bool_], str]:
+    """The species of a country: candidates, which rows of the set lie in it (bool [len(dataset)]), and words.
+
+    Args:
+        dataset: the set; its table of samples must state countries.
+        country: as the table has it, ISO 3166 alpha-2 in the published sets.
+        checklist_path: a table of the country's species (see `views.checklist`); by default the taxa of the set's
+            samples of the country, which is the closest list that a set can give.
+        known: the taxa of the model, to complete names that stand alone.
+
+    Raises:
+        ConfigError: the set states no countries, or has no sample of this one.
+    """
+    table = dataset.samples()
+    stated = table["country"].fillna("").astype(str).str.casefold() if "country" in table.columns else None
+    if stated is None or not stated.any():
+        raise ConfigError(
+            f"--country {country}: the samples of {dataset.directory} state no country; give published shards with "
+            "--samples TABLE, or pack with it"
+        )
+    here = stated.eq(country.casefold()).to_numpy(dtype=bool)
+    if not here.any():
+        found = ", ".join(sorted({text.upper() for text in stated.unique() if text})[:12])
+        raise ConfigError(f"--country {country}: no sample of it; the set has {found}, ...")
+    if checklist_path is None:
+        taxonomy = dataset.taxonomy.take(np.unique(dataset.taxa[here]).tolist())
+        return taxonomy, here, f"{len(taxonomy)} taxa of the set's samples of {country}"
+    names = [Taxon(species=" ".join(name.split())) for name in checklist(checklist_path, country)]
+    taxonomy = _completed(names, dataset, known)
+    return taxonomy, here, f"{len(taxonomy)} taxa of {checklist_path.name}, {country}"
+
+
+def _completed(taxa: Iterable[Taxon], dataset: PackedDataset, known: Taxonomy | None) -> Taxonomy:
+    """Taxa that state a species alone get their higher ranks from the set or the model; genera from a relative."""
     sources = [source for source in (dataset.taxonomy, known) if source is not None]
     by_species = {taxon.species: taxon for source in reversed(sources) for taxon in source if taxon.species}
-    taxa = []
-    for taxon in Taxonomy.read(labels):
-        alone = taxon.species and not (taxon.genus or taxon.family or taxon.leaf_type)
-        taxa.append(by_species.get(taxon.species, taxon) if alone else taxon)
-    taxonomy = Taxonomy(dict.fromkeys(taxa))
-    return taxonomy, f"{len(taxonomy)} taxa of {labels.name}"
+    by_genus: dict[str, set[Taxon]] = {}
+    for source in sources:
+        for taxon in source:
+            by_genus.setdefault(taxon.genus, set()).add(taxon.at("genus"))
+    found = []
+    for taxon in taxa:
+        if taxon.species and not (taxon.genus or taxon.family or taxon.leaf_type):
+            genus = taxon.species.split()[0]
+            relatives = by_genus.get(genus, set())
+            # Where all known species of the genus agree, an unknown one shares their higher ranks
+            relative = next(iter(relatives)) if len(relatives) == 1 else Taxon(genus=genus)
+            found.append(by_species.get(taxon.species, relative._replace(species=taxon.species)))
+        else:
+            found.append(taxon)
+    return Taxonomy(dict.fromkeys(found))
 
 
 def trained_with(training: dict[str, Any], dataset: PackedDataset) -> tuple[str, int] | None:

@@ -1,8 +1,9 @@
-"""Zero-shot scores of a model on a packed set, beside baselines and, where it is known, the ceiling.
+"""Zero-shot scores of a model on a set, beside baselines and, where it is known, the ceiling.
 
-Every sample is counted, the last partial batch included. The candidates are the taxa of the scored samples (the closed
-list of the published protocol) or a table. Sets drawn by quota have another prior than the training data, so the
-uniform prior comes first.
+Every sample is counted, the last partial batch included. The candidates are the taxa of the set (the closed list of the
+published protocol), all taxa of the model, a table, or the species of a country; several lists stand side by side, and
+so do variants of the set (see `geotreeclip.evaluation.views`). Sets drawn by quota have another prior than the training
+data, so the uniform prior comes first. Protocol `published-exact` counts as the published script does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from geotreeclip.errors import ConfigError
 from geotreeclip.evaluation.collect import Truth, named_ranks, truth_of
@@ -23,21 +26,65 @@ from geotreeclip.evaluation.predictions import Context
 from geotreeclip.evaluation.ranking import locate
 from geotreeclip.evaluation.report import describe_run, markdown, read_ceiling, write_report
 from geotreeclip.evaluation.scoring import PRIORS, evaluate
-from geotreeclip.evaluation.selection import Selection, candidate_list, select, trained_on, trained_with
+from geotreeclip.evaluation.selection import (
+    Selection,
+    candidate_list,
+    country_list,
+    select,
+    trained_on,
+    trained_with,
+)
+from geotreeclip.evaluation.views import VARIANTS, View, read_names, union_of, variants_of
 from geotreeclip.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from geotreeclip.data.packed import PackedDataset
+    from geotreeclip.models.directory import LoadedModel
 
 BLOCK_KM = 100.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
-    parser.add_argument("--model", required=True, metavar="RUN", help="training run or model directory")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="packed set")
+    parser.add_argument(
+        "--model", required=True, metavar="RUN", help="training run, model directory, or the published GGT_6M.pth"
+    )
+    parser.add_argument(
+        "--data", required=True, nargs="+", metavar="SET",
+        help="packed set; or published shards (tar, folder, https://, hf://datasets/...), or 10kEval-90, 10kEval-300, "
+        "10kEval-900 from the hub",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", nargs="+", default=[], metavar="CSV",
+        help="tables with year, country, source, rarity by sample_id, for published shards",
+    )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="report.json", help="report to write; .md beside it")
-    parser.add_argument("--labels", type=Path, metavar="table.csv", help="candidate taxa; default: taxa of the set")
+    parser.add_argument(
+        "--labels", nargs="+", metavar="LIST",
+        help="candidate lists, side by side: set (its taxa), model (all that it knows), or tables of taxa; default: "
+        "set, or nothing else with --country",
+    )  # fmt: skip
+    parser.add_argument(
+        "--country", nargs="+", default=[], metavar="CODE", help="score the samples of a country against its species"
+    )
+    parser.add_argument(
+        "--checklist", type=Path, metavar="CSV",
+        help="species of --country, by a column country where it holds several; default: those of the set's samples",
+    )  # fmt: skip
+    parser.add_argument(
+        "--variants", metavar="A,B",
+        help=f"of {', '.join(VARIANTS)}; default: the original beside each that differs from it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exclude-species", type=Path, metavar="CSV",
+        help="further classes that are no species, for rank-cleaned; those documented of the published sets are known",
+    )  # fmt: skip
+    parser.add_argument("--trees", type=Path, metavar="CSV", help="names of trees, such as GlobalTreeSearch, for trees")
+    parser.add_argument(
+        "--published-exact", action="store_true",
+        help="also count as the published script does: whole batches of 512 alone, normalised by batch where the model "
+        "is the published one, five runs",
+    )  # fmt: skip
     parser.add_argument(
         "--split",
         metavar="NAME",
@@ -61,42 +108,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the report and the predictions, print the page."""
-    print(f"Loading {args.model} and {args.data} ...", flush=True)
+    print(f"Loading {args.model} and {' '.join(args.data)} ...", flush=True)
     from geotreeclip.candidates import label_priors
-    from geotreeclip.data.packed import PackedDataset
+    from geotreeclip.evaluation.sets import open_set
     from geotreeclip.inference import Classifier
     from geotreeclip.model_sources import find_model
     from geotreeclip.models.directory import load_model
 
     if args.out.suffix != ".json":
         raise ConfigError(f"--out {args.out}: the report is written to a file that ends in .json")
-    dataset = PackedDataset(args.data)
+    dataset, name, remarks = open_set(args.data, args.samples, progress=sys.stderr.isatty())
+    name = args.name or name
     path = find_model(model_directory(args.model))
     loaded = load_model(path)
     classifier = Classifier(loaded, args.device)
     selection = select(dataset, args.split, args.fold, trained_with(loaded.training, dataset))
-    candidates, words = candidate_list(dataset, args.labels, loaded.taxonomy)
-    counts = dict(zip(loaded.taxonomy, loaded.counts.tolist(), strict=True))
+    # A model that counted no samples of any taxon has no prior, and no taxon that it knowingly never saw
+    counts = dict(zip(loaded.taxonomy, loaded.counts.tolist(), strict=True)) if loaded.counts.any() else None
     truth = truth_of(dataset, selection.indices, block_km=args.block_km, counts=counts)
+    union, views = _views(args, dataset, selection, truth, loaded, counts)
     distinct = distinct_inputs(loaded.config.observation.inputs, has_images=dataset.has_images)
     inputs = _asked(args.inputs, distinct)
     priors = PRIORS if args.prior == "both" else (args.prior,)
-    name = args.name or dataset.directory.resolve().name
-    notes = _notes(loaded.training, dataset, selection, truth, candidates)
-    print(f"Scoring {path} on {name}: {selection.words}.")
-    print(f"{len(truth):,} samples, {words}; inputs {', '.join(inputs)}; prior {', '.join(priors)}.")
+    if counts is None and args.prior == "both":
+        priors = ("uniform",)
+    notes = remarks + _notes(loaded.training, dataset, selection, truth, union)
+    print(f"Scoring {path} on {name}: {selection.words}; inputs {', '.join(inputs)}; prior {', '.join(priors)}.")
+    for view in views:
+        print(f"{view.label or 'whole set'}: {int(view.samples.sum()):,} samples, {view.words}.")
     for note in notes:
         print(f"Note: {note}")
     context = Context(
-        set=name, split=selection.split, fold=selection.fold, system=args.system, candidates=words,
+        set=name, split=selection.split, fold=selection.fold, system=args.system, candidates=views[0].words,
         seed=loaded.training.get("config", {}).get("seed"),
     )  # fmt: skip
     result = evaluate(
-        classifier, dataset, selection.indices, candidates, truth, context=context, inputs=inputs, priors=priors,
-        counts=counts, label_prior=label_priors(candidates, loaded.taxonomy, loaded.counts), resamples=args.resamples,
-        seed=args.seed, batch_size=args.batch_size, device=classifier.device, progress=sys.stderr.isatty(),
+        classifier, dataset, selection.indices, union, truth, context=context, views=views, inputs=inputs,
+        priors=priors, counts=counts, label_prior=label_priors(union, loaded.taxonomy, loaded.counts),
+        resamples=args.resamples, seed=args.seed, batch_size=args.batch_size, device=classifier.device,
+        progress=sys.stderr.isatty(),
     )  # fmt: skip
     rows = [*result.rows, *read_ceiling(dataset.directory / "ceiling.json", name)]
+    exact: dict[str, Any] = {}
+    if args.published_exact:
+        found, exact = _exact(loaded, dataset, selection, truth, context, args.device)
+        rows += found
     meta = describe_run(
         model_fingerprint=loaded.fingerprint,
         data_fingerprint=dataset.fingerprint(),
@@ -104,24 +160,82 @@ def run(args: argparse.Namespace) -> int:
         samples_scored=len(result.predictions[0]),
         truth_not_among_candidates=int((~result.predictions[0].truth_is_candidate).sum()),
         scored=selection.words,
-        candidates=words,
+        candidates="; ".join(dict.fromkeys(view.words for view in views)),
+        variants="; ".join(f"{view.label or 'whole set'} {int(view.samples.sum()):,} samples" for view in views),
         intervals=f"{result.intervals}; blocks of {args.block_km:g} km"
         if truth.block is not None
         else result.intervals,
         calibration=f"{CALIBRATION_BINS} bins of equal mass",
         notes="; ".join(notes) or None,
+        **exact,
     )
     report, page = write_report(rows, args.out, meta)
     stored = write_predictions(args.out.with_suffix(".predictions.parquet"), result.predictions)
     print()
     print(markdown(rows))
+    if exact:
+        print(f"Published-exact: {exact['published_exact']}\n")
     print(f"Report: {report}\nPage: {page}\nPredictions: {stored}")
     return 0
 
 
+def _views(
+    args: argparse.Namespace,
+    dataset: PackedDataset,
+    selection: Selection,
+    truth: Truth,
+    loaded: LoadedModel,
+    counts: dict[Any, int] | None,
+) -> tuple[Taxonomy, list[View]]:
+    """All candidates, and what of the set is scored against which of them."""
+    everywhere = np.ones(len(truth), dtype=bool)
+    lists = args.labels or ([] if args.country else ["set"])
+    given: list[tuple[str, Any, Taxonomy, str]] = [
+        ("", everywhere, *candidate_list(dataset, labels, loaded.taxonomy)) for labels in lists
+    ]
+    for country in args.country:
+        taxa, here, words = country_list(dataset, country, args.checklist, loaded.taxonomy)
+        given.append((country, here[selection.indices], taxa, words))
+    if args.checklist and not args.country:
+        raise ConfigError("--checklist goes with --country; a table of candidates alone is --labels TABLE")
+    union, places = union_of(taxa for *_, taxa, _ in given)
+    wanted = None if args.variants is None else [part.strip() for part in args.variants.split(",") if part.strip()]
+    views: list[View] = []
+    for (label, samples, _, words), rows in zip(given, places, strict=True):
+        if not samples.any():
+            raise ConfigError(f"--country {label}: none of the samples to score lies in it")
+        views += variants_of(
+            View(label, samples, rows, words), union, truth.taxa, wanted=wanted,
+            excluded=read_names(args.exclude_species) if args.exclude_species else frozenset(),
+            trees=read_names(args.trees) if args.trees else None,
+            seen=frozenset(taxon for taxon, count in counts.items() if count) if counts else None,
+        )  # fmt: skip
+    return union, views
+
+
+def _exact(
+    loaded: LoadedModel, dataset: PackedDataset, selection: Selection, truth: Truth, context: Context, device: Any
+) -> tuple[list[Any], dict[str, Any]]:
+    """Rows and words of protocol published-exact."""
+    from geotreeclip.evaluation.exact import count_exactly, exact_rows, in_words, scorer
+    from geotreeclip.inference import Classifier
+
+    published = loaded.config.architecture == "published"
+    classifier = Classifier(loaded, device, normalisation="batch" if published else "statistics")
+    candidates, words = candidate_list(dataset)
+    runs = count_exactly(
+        scorer(classifier, dataset, selection.indices, candidates), candidates, truth.taxa,
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    prior = "training" if loaded.scores_carry_prior else "uniform"
+    rows = exact_rows(runs, Context(**{**vars(context), "prior": prior, "candidates": words}))
+    each = {run.seed: {f"{rank} top-{k}": value for (rank, k), value in run.top.items()} for run in runs}
+    return rows, {"published_exact": in_words(runs, len(truth)), "published_exact_runs": each}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``eval/zero_shot.py``."""
-    parser = argparse.ArgumentParser(prog="zero_shot.py", description="Zero-shot scores of a model on a packed set.")
+    parser = argparse.ArgumentParser(prog="zero_shot.py", description="Zero-shot scores of a model on a set.")
     add_arguments(parser)
     return run(parser.parse_args(argv))
 
@@ -150,7 +264,7 @@ def _notes(
     outside = int((locate(candidates, truth.taxa, named_ranks(candidates)[0])[1] >= len(candidates)).sum())
     if outside:
         notes.append(
-            f"the truth of {outside:,} of {len(truth):,} samples is not among the candidates; they count as wrong"
+            f"the truth of {outside:,} of {len(truth):,} samples is not among any candidates; they count as wrong"
         )
     seen = trained_on(training, dataset, selection.indices)
     if seen:

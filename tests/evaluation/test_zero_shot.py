@@ -181,7 +181,7 @@ def test_labels_table_by_species_name_alone(dataset, tmp_path):
     path = tmp_path / "labels.csv"
     pd.DataFrame({"species": ["Quercus robur", "Pinus mugo", "Abies alba"]}).to_csv(path, index=False)
     candidates, words = candidate_list(dataset, path)
-    assert list(candidates) == [TAXA[0], TAXA[3], Taxon(species="Abies alba")]
+    assert list(candidates) == [TAXA[0], TAXA[3], Taxon(genus="Abies", species="Abies alba")]
     assert words == "3 taxa of labels.csv"
 
 
