@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from geotreeclip.data.packed import PackedDataset, PackedWriter
-from geotreeclip.evaluation.calibrate import fit
+from geotreeclip.evaluation.calibrate import fit, score
 from geotreeclip.evaluation.collect import Truth
 from geotreeclip.evaluation.splits import spatial_folds, write_split
+from geotreeclip.inference import load
 from geotreeclip.models.calibration import read_calibration
 from geotreeclip.taxonomy import Taxonomy
 
@@ -27,9 +28,14 @@ def packed(tmp_path_factory, tiny_model_dir):
     environment = rng.normal(size=(SIZE, 27)).astype(np.float32)
     environment[:, 0], environment[:, 1] = rng.uniform(-10, 30, SIZE), rng.uniform(40, 60, SIZE)
     images = rng.integers(200, 4000, (SIZE, 12, 10, 5, 5)).astype(np.uint16)
-    out = tmp_path_factory.mktemp("calibrate") / "set"
-    with PackedWriter(out, taxonomy) as writer:
-        writer.add(images, environment, rng.integers(0, len(taxonomy), SIZE), [f"s{i}" for i in range(SIZE)])
+    folder = tmp_path_factory.mktemp("calibrate")
+    taxa = np.zeros(SIZE, dtype=np.int64)
+    for name in ("unlabelled", "set"):  # random weights know nothing, so the truths are drawn from what they say
+        out = folder / name
+        with PackedWriter(out, taxonomy) as writer:
+            writer.add(images, environment, taxa, [f"s{i}" for i in range(SIZE)])
+        said = score(load(tiny_model_dir), PackedDataset(out), np.arange(SIZE), taxonomy)
+        taxa = (said + rng.gumbel(size=said.shape)).argmax(axis=1)
     frame = spatial_folds(
         environment[:, 0], environment[:, 1], 500, folds=3, validation=0.5, sample_id=[f"s{i}" for i in range(SIZE)]
     )
