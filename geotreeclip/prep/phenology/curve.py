@@ -50,7 +50,7 @@ def evaluate(days: NDArray[np.float64], values: NDArray[np.float64], at: NDArray
     number = (days[:, None, :] <= when[:, :, None]).sum(2) - 1  # -1: before the first, so after the last
     number %= days.shape[1]
     share = (when - np.take_along_axis(days, number, 1)) % YEAR / np.take_along_axis(gaps(days), number, 1)
-    return _hermite(days, values, slopes(days, values), number, share)
+    return _cubic(_pieces(days, values, slopes(days, values), number), share)
 
 
 def peaks(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,37 +128,37 @@ def crossing(
     some = np.flatnonzero(found > 0)
     start = (top + side * found)[some] if side < 0 else (top + found - 1)[some]
     start = (start % count)[:, None]
-    day, value = days[some], values[some]
-    slope = slopes(day, value)
+    piece = _pieces(days[some], values[some], slopes(days[some], values[some]), start)
     low, high = np.zeros((len(some), 1)), np.ones((len(some), 1))
     rising = side < 0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        above = _hermite(day, value, slope, start, middle) >= level[some, None]
+        above = _cubic(piece, middle) >= level[some, None]
         before = above if rising else ~above  # the crossing lies before the middle
         low, high = np.where(before, low, middle), np.where(before, middle, high)
     result = np.full(len(values), np.nan)
-    at = np.take_along_axis(day, start, 1) + high * np.take_along_axis(gaps(day), start, 1)
+    at = np.take_along_axis(days[some], start, 1) + high * np.take_along_axis(gaps(days[some]), start, 1)
     result[some] = at[:, 0] % YEAR
     return result
 
 
-def _hermite(
-    days: NDArray[np.float64],
-    values: NDArray[np.float64],
-    slope: NDArray[np.float64],
-    number: NDArray[np.int64],
-    share: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The cubic from observation `number` [n, M] to the next at a share [n, M] of the way."""
+_Pieces = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _pieces(
+    days: NDArray[np.float64], values: NDArray[np.float64], slope: NDArray[np.float64], number: NDArray[np.int64]
+) -> _Pieces:
+    """Values and rises at both ends of the cubics that begin at observations `number` [n, M]."""
     following = (number + 1) % days.shape[1]
     length = np.take_along_axis(gaps(days), number, 1)
     start, end = (np.take_along_axis(values, at, 1) for at in (number, following))
     leaving, reaching = (np.take_along_axis(slope, at, 1) * length for at in (number, following))
-    square, cube = share**2, share**3
-    return np.asarray(
-        start * (2 * cube - 3 * square + 1)
-        + leaving * (cube - 2 * square + share)
-        + end * (3 * square - 2 * cube)
-        + reaching * (cube - square)
-    )
+    return start, leaving, end, reaching
+
+
+def _cubic(piece: _Pieces, share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cubics in Hermite form at a share [n, M] of the way."""
+    start, leaving, end, reaching = piece
+    bend = 3 * (end - start) - 2 * leaving - reaching
+    twist = leaving + reaching - 2 * (end - start)
+    return np.asarray(start + share * (leaving + share * (bend + share * twist)))

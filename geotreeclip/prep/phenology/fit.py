@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geotreeclip.errors import InputError
 from geotreeclip.prep.phenology import curve
-from geotreeclip.prep.phenology.circular import YEAR, wrap
+from geotreeclip.prep.phenology.circular import YEAR
 from geotreeclip.prep.phenology.cycles import Cycle, Cycles, PhenologyConfig, Reason, Source, ordered
 from geotreeclip.prep.phenology.index import composite
 
@@ -23,7 +23,10 @@ SOLSTICE = {True: 354.5, False: 171.5}
 """Middle of 21 December (north) and of 21 June (south), days."""
 
 CONTRAST = 0.1
+"""Amplitude, EVI2, that gives half of the quality."""
+
 NEAR_DAYS = 32.0
+"""An observation stands for so many days: with one in every month, the whole year is near one."""
 
 
 def fit_cycle(
@@ -100,12 +103,11 @@ def fit_cycles(
         pick = np.argsort(~valid[rows], axis=1, kind="stable")[:, :number]
         known_day = np.take_along_axis(day[rows], pick, 1)
         known_value = np.take_along_axis(value[rows], pick, 1)
-        real = ~np.take_along_axis(filled[rows], pick, 1)
         longest = curve.gaps(known_day).max(1)
         if config.smoother == "binomial":
             known_day, known_value = day[rows], _binomial(known_day, known_value, day[rows])
         _fit(result, rows, known_day, known_value, config)
-        result.quality[rows] *= _near_share(day[rows], valid[rows] & ~filled[rows]) * real.any(1)
+        result.quality[rows] *= _near_share(day[rows], valid[rows] & ~filled[rows])
         gone = rows[longest > config.max_gap_days]
         _forget(result, gone, Reason.GAP)
     return result
@@ -237,12 +239,13 @@ def _binomial(
 
 
 def _near_share(days: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of the year within 16 days of an observation, [n]."""
-    step = np.arange(0, YEAR, 5.0)
-    share = np.zeros(len(days))
-    for day in step:
-        share += ((np.abs(wrap(days - day)) <= NEAR_DAYS / 2) & valid).any(1)
-    return share / len(step)
+    """Share of the year within 16 days of an observation, [n]: of each gap between two, at most 32 days are near."""
+    first = np.take_along_axis(days, valid.argmax(1)[:, None], 1)
+    following = np.where(valid, days, np.inf)[:, ::-1]
+    following = np.minimum.accumulate(following, axis=1)[:, ::-1]  # the next valid day, the step's own included
+    following = np.concatenate([following[:, 1:], np.full((len(days), 1), np.inf)], axis=1)
+    following = np.where(np.isinf(following), first + YEAR, following)
+    return np.asarray((np.minimum(following - days, NEAR_DAYS) * valid).sum(1) / YEAR)
 
 
 def _forget(result: Cycles, rows: NDArray[np.int64], reason: Reason, source: Source = Source.NONE) -> None:
