@@ -72,10 +72,10 @@ def write_taxonomy(path: Path) -> None:
     """Write the backbone as CSV, with the leaf type of each species."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        table.writerow([*Name._fields[:-1], "family", "genus", "species", "leaf_type"])
+        table.writerow([*Name._fields[:-1], "kingdom", "family", "genus", "leaf_type"])
         for name in names().values():
             taxon = name.taxon
-            table.writerow([*name[:-1], taxon.family, taxon.genus, taxon.species, taxon.leaf_type])
+            table.writerow([*name[:-1], "Plantae", taxon.family, taxon.genus, taxon.leaf_type])
 
 
 def write_trees(path: Path) -> None:

@@ -180,7 +180,7 @@ def _write_truth(
         "sample_id": ids, "longitude": [float(record["decimalLongitude"]) for record in records],
         "latitude": [float(record["decimalLatitude"]) for record in records],
         "year": [int(record["year"]) for record in records], "country": [record["countryCode"] for record in records],
-        "source": "planted forest",
+        "source": "planted-forest",
     })  # fmt: skip
     with PackedWriter(
         out, world.taxonomy, source=f"planted forest, seed {world.config.seed}", worldclim="2.1",
@@ -191,8 +191,9 @@ def _write_truth(
         np.concatenate([np.full(len(here), getattr(here.area, name)) for here in places])[order]
         for name in ("epsg", "year")
     )
+    used = pd.Series(year, dtype="Int32").where(joined["scenes"].max(axis=1) > 0)  # no year where nothing was ever seen
     pd.DataFrame({
-        "sample_id": ids, "epsg": epsg, "x": joined["x"], "y": joined["y"], "year_used": year,
-        "year_difference": year - samples["year"].to_numpy(), "scenes": list(joined["scenes"]),
+        "sample_id": ids, "epsg": epsg, "x": joined["x"], "y": joined["y"], "year_used": used,
+        "year_difference": used - samples["year"], "scenes": list(joined["scenes"]),
         "snow": list(joined["snow"]), "clipped": joined["clipped"],
     }).to_parquet(out / "looks.parquet", index=False)  # fmt: skip

@@ -120,46 +120,52 @@ def _rounded(record: Record) -> Record:
 
 
 def _again(record: Record) -> Record:
-    """The same species at the same place on the same day, less exactly, and by its accepted name."""
+    """The same species at the same place, by its accepted name, less exactly and a year before: the first is better."""
     name = names()[record["species"]]
     stated = {"species": name.accepted_name, "taxonKey": str(name.accepted_key), "speciesKey": str(name.accepted_key)}
-    return record | stated | {"coordinateUncertaintyInMeters": "500.0"}
+    year = str(int(record["year"]) - 1)
+    less = {"year": year, "eventDate": year + record["eventDate"][4:]}
+    if record["coordinateUncertaintyInMeters"]:
+        less["coordinateUncertaintyInMeters"] = "500.0"
+    return record | stated | less
 
 
 _HERB_KEY = str(names()[HERB.species].taxon_key)
 
 DIRTY: tuple[Dirt, ...] = (
-    Dirt("zero coordinates", "zero_coordinates", 2, _with(decimalLatitude="0.0", decimalLongitude="0.0")),
-    Dirt("no coordinates", "no_coordinates", 1, _with(decimalLatitude="", decimalLongitude="")),
-    Dirt("equal coordinates", "equal_coordinates", 1, _equal),
-    Dirt("latitude beyond the pole", "coordinates_out_of_range", 1, _with(decimalLatitude="95.1234567")),
-    Dirt("rounded coordinates", "rounded_coordinates", 2, _rounded),
+    Dirt("zero coordinates", "zero", 2, _with(decimalLatitude="0.0", decimalLongitude="0.0")),
+    Dirt("no coordinates", "coordinates", 1, _with(decimalLatitude="", decimalLongitude="")),
+    Dirt("equal coordinates", "equal", 1, _equal),
+    Dirt("latitude beyond the pole", "range", 1, _with(decimalLatitude="95.1234567")),
+    Dirt("rounded coordinates", "rounded", 2, _rounded),
     Dirt("obscured", "obscured", 2, _with(coordinateUncertaintyInMeters="27894.0")),
     Dirt("uncertain", "uncertainty", 1, _with(coordinateUncertaintyInMeters="5000.0")),
     Dirt("GBIF issue", "issue", 1, _with(issue="COUNTRY_COORDINATE_MISMATCH;GEODETIC_DATUM_ASSUMED_WGS84")),
-    Dirt("fossil", "basis_of_record", 1, _with(basisOfRecord="FOSSIL_SPECIMEN")),
-    Dirt("absent", "absent", 1, _with(occurrenceStatus="ABSENT")),
+    Dirt("fossil", "basis", 1, _with(basisOfRecord="FOSSIL_SPECIMEN")),
+    Dirt("absent", "presence", 1, _with(occurrenceStatus="ABSENT")),
     Dirt("long ago", "year", 1, _with(year="1987", eventDate="1987-05-04")),
+    Dirt("fungus", "kingdom", 1, _named("Amanita muscaria", kingdom="Fungi", taxonKey="", speciesKey="")),
     Dirt("rank of genus", "rank", 2, _genus_rank),
-    Dirt("key of a genus", "rank", 2, _genus_key),
-    Dirt("unknown name", "name", 1, _named("Quercus imaginaria", taxonKey="9999999", speciesKey="9999999")),
+    Dirt("key of a genus", "key", 2, _genus_key),
+    Dirt("unknown name", "backbone", 1, _named("Quercus imaginaria", taxonKey="9999999", speciesKey="9999999")),
     Dirt(
-        "herb", "not_a_tree", 2,
+        "herb", "tree", 2,
         _named(HERB.species, family=HERB.family, order="Fabales", taxonKey=_HERB_KEY, speciesKey=_HERB_KEY),
     ),
+    Dirt("id twice", "repeated", 1, _with()),
     Dirt("duplicate", "duplicate", 3, _again),
 )  # fmt: skip
 """What is wrong with the dirty rows. `rule` is the reason that `data_prep/occurrences.py` gives."""
 
 
 def spoil(records: list[Record], rng: np.random.Generator) -> list[tuple[Record, Dirt]]:
-    """Dirty copies of records, with ids above all others."""
+    """Dirty copies of records, with ids above all others but for one whose id comes twice."""
     found: list[tuple[Record, Dirt]] = []
     for dirt in DIRTY:
         for _ in range(dirt.rows):
             number = str(_FIRST_DIRTY_ID + len(found))
-            record = dirt.change(records[int(rng.integers(len(records)))])
-            found.append((record | {"gbifID": number, "occurrenceID": f"urn:planted-forest:{number}"}, dirt))
+            own = {} if dirt.rule == "repeated" else {"gbifID": number, "occurrenceID": f"urn:planted-forest:{number}"}
+            found.append((dirt.change(records[int(rng.integers(len(records)))]) | own, dirt))
     return found
 
 

@@ -149,7 +149,7 @@ def test_truth_has_all_that_makes_it_hard(world):
     assert (images == 1).sum() >= looks["clipped"].sum() > 0
     assert set(looks["epsg"] // 100) == {326, 327}
     assert looks["epsg"].nunique() >= 3
-    assert set(looks["year_difference"]) == {-1, 0, 1}
+    assert set(looks["year_difference"].dropna()) == {-1, 0, 1}
     properties = [item.properties for item in items]
     assert {p["s2:processing_baseline"] >= "04.00" for p in properties} == {True, False}
     assert {(p["s2:processing_baseline"] >= "04.00", p["earthsearch:boa_offset_applied"]) for p in properties} == {
@@ -224,8 +224,9 @@ def test_records_are_a_simple_csv_of_the_samples_and_of_rows_to_refuse(world):
     assert header[:4] == ["gbifID", "datasetKey", "occurrenceID", "kingdom"]
     assert len(header) == 50
     by_id = {row["gbifID"]: row for row in rows}
+    assert len(by_id) == len(rows) - 1  # one comes twice
     table, refused = truth.samples(), pd.read_csv(folder / "truth" / "refused.csv", dtype=str)
-    assert len(by_id) == len(rows) == len(table) + len(refused)
+    assert len(rows) == len(table) + len(refused)
     assert set(by_id) == set(table["sample_id"]) | set(refused["sample_id"])
     assert table["sample_id"].is_monotonic_increasing
     backbone = pd.read_csv(folder / "taxonomy.csv", dtype=str, keep_default_na=False).set_index("name")
@@ -238,7 +239,7 @@ def test_records_are_a_simple_csv_of_the_samples_and_of_rows_to_refuse(world):
         assert not row["decimalLongitude"].endswith("0")
         entry = backbone.loc[row["species"]]
         assert (entry["accepted_name"], entry["taxon_key"]) == (taxon.species, row["taxonKey"])
-        assert tuple(entry[["leaf_type", "family", "genus", "species"]]) == taxon
+        assert tuple(entry[["leaf_type", "family", "genus"]]) == taxon[:3]
         assert taxon.species in trees
         renamed += row["species"] in SYNONYMS
     assert renamed
