@@ -274,7 +274,10 @@ def _cells(frame: pd.DataFrame, name: str) -> Any:
     """Cells of a table in the published layout: whole numbers stay whole, missing ones are empty."""
     if name not in frame:
         return ""
-    return frame[name].to_numpy(dtype=object, na_value="")
+    column = frame[name]
+    if name in ("taxon_key", "year") and column.dtype.kind == "f":  # whole numbers, real ones only for want of missing
+        column = column.astype("Int64")
+    return column.to_numpy(dtype=object, na_value="")
 
 
 def _check_ids(path: Path, identity: NDArray[np.uint64], rows: int) -> None:

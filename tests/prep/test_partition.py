@@ -248,6 +248,7 @@ def test_parquet_and_published_csv_in_any_batches_give_the_same_sets(
 def test_evaluation_tables_have_the_published_layout(tmp_path: Path) -> None:
     frame = world([30, 40, 120, 130, 5, 60]).assign(country="NA", taxon_key=pd.array([7] * 385, dtype="Int64"))
     frame["leaf_type"] = 'Evergreen, "Broadleaf"'
+    frame.loc[::2, "taxon_key"] = pd.NA
     frame.to_parquet(tmp_path / "a.parquet")
     found = run(tmp_path / "a.parquet", tmp_path / "a", *OPTIONS)
     table = pd.read_csv(tmp_path / "a" / "eval-a.csv", keep_default_na=False)
@@ -258,7 +259,7 @@ def test_evaluation_tables_have_the_published_layout(tmp_path: Path) -> None:
     assert np.array_equal(table["longitude"], rows["longitude"])  # exact to the last digit
     assert set(table["country_code"]) == {"NA"}
     assert set(table["level0"]) == {'Evergreen, "Broadleaf"'}
-    assert set(table["species_key"]) == {7}
+    assert set(table["species_key"]) == {"7", ""}
     counts = frame.groupby("species").size()
     assert table["Category"].tolist() == ["Rare" if counts[n] <= 100 else "Common" for n in table["level3_species"]]
     assert pd.read_csv(tmp_path / "a" / "unseen-species.csv").empty
