@@ -292,13 +292,38 @@ class Classifier:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         rows = max(1, min(batch_size, _LOGITS // len(candidates.labels)))
+        scored = self._text_scores if self._loaded.head is None else self._head_scores
+        for scores in scored(batch, candidates, batch_size, rows):
+            with torch.inference_mode():
+                yield (scores if correction is None else scores + correction).log_softmax(dim=-1)
+
+    def _text_scores(
+        self, batch: ObservationBatch, candidates: LabelList, batch_size: int, rows: int
+    ) -> Iterator[Tensor]:
+        """Scaled cosines of places and labels, [n, L] for up to `rows` places at a time."""
         for encoded in self._encode(batch, batch_size, normalize=True):
             for embedding in encoded.split(rows):
                 with torch.inference_mode():
-                    scores = self._model.logit_scale * (embedding @ candidates.embeddings.T)
-                    if correction is not None:
-                        scores = scores + correction
-                    yield scores.log_softmax(dim=-1)
+                    yield self._model.logit_scale * (embedding @ candidates.embeddings.T)
+
+    def _head_scores(
+        self, batch: ObservationBatch, candidates: LabelList, batch_size: int, rows: int
+    ) -> Iterator[Tensor]:
+        """Scores of an adapted model's own head, likewise."""
+        head = self._loaded.head
+        known = [self.taxonomy.index_of(taxon) for taxon in candidates.labels]
+        if head is None or None in known:
+            stranger = candidates.labels[known.index(None)].prompt()
+            raise InputError(
+                f"labels: {stranger!r} is none of the {len(self.taxonomy)} labels that this model was adapted to; take "
+                "some of these, or the model that it was adapted from"
+            )
+        columns = torch.tensor(known, device=self.device)
+        size = min(batch_size, rows)
+        for start in range(0, batch.size, size):
+            part = batch.select(slice(start, start + size)).to(self.device)
+            with torch.inference_mode():
+                yield head.scores(self._model, part)[:, columns]
 
     def _encode(self, batch: ObservationBatch, batch_size: int, *, normalize: bool) -> Iterator[Tensor]:
         encode = self._model.encode_observations if normalize else self._model.observation_encoder

@@ -25,6 +25,7 @@ from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.label_cache import label_key, write_embeddings
 from geotreeclip.models.clip import GeoTreeCLIP, create_model
 from geotreeclip.models.config import ModelConfig, config_from_dict
+from geotreeclip.models.head import AdaptedHead, read_head
 from geotreeclip.models.published_checkpoint import model_from_state, read_state
 from geotreeclip.models.published_ranges import BatchRanges
 from geotreeclip.taxonomy import Taxonomy
@@ -62,6 +63,7 @@ class LoadedModel(NamedTuple):
         training: Configuration, data fingerprint and scores of the training run.
         fingerprint: SHA-256 of the weights.
         directory: Where it was read from, or None.
+        head: Of a model that was adapted to labels of its own, which are then its taxonomy; None for others.
     """
 
     model: GeoTreeCLIP
@@ -72,6 +74,7 @@ class LoadedModel(NamedTuple):
     training: dict[str, Any]
     fingerprint: str
     directory: Path | None = None
+    head: AdaptedHead | None = None
 
     @property
     def scores_carry_prior(self) -> bool:
@@ -197,7 +200,9 @@ def load_model(directory: str | Path) -> LoadedModel:
             f"{directory}: training.json counts {len(counts)} labels but taxonomy.parquet has {len(taxonomy)} taxa; "
             "the files are from different models"
         )
-    return LoadedModel(model, config, taxonomy, counts, statistics, training, weights_fingerprint(path), directory)
+    head = read_head(directory, model, len(taxonomy))
+    fingerprint = weights_fingerprint(path)
+    return LoadedModel(model, config, taxonomy, counts, statistics, training, fingerprint, directory, head)
 
 
 def load_published(path: str | Path, ranges: BatchRanges | None = None) -> LoadedModel:
