@@ -261,8 +261,9 @@ def write_index(path: Path, scenes: Iterable[Scene]) -> str:
 
 
 @lru_cache(maxsize=2)
-def load_index(path: str) -> SceneIndex:
-    """The index that :func:`write_index` wrote, read once by each process."""
+def load_index(path: str, digest: str) -> SceneIndex:
+    """The index that :func:`write_index` wrote, read once by each process for what it was when it was written."""
+    del digest  # tells an index from another one that lay at the same place
     try:
         with Path(path).open(encoding="utf-8") as stream:
             return SceneIndex.of(Scene.of_document(json.loads(line)) for line in stream if line.strip())

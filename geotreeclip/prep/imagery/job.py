@@ -120,7 +120,7 @@ class _Task:
     points: str
     group: int
     source: str
-    index: str
+    index: tuple[str, str]
     span: tuple[int, int]
     options: ImageryOptions
 
@@ -162,7 +162,8 @@ def sample_imagery(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror}") from error
-    plan = plan_points(occurrences, out, points_per_part, need_year=True, precision=options.precision)
+    need_year = not options.year.isdigit()
+    plan = plan_points(occurrences, out, points_per_part, need_year=need_year, precision=options.precision)
     source, index, span, catalog, options = _prepare(out, options)
     tasks = [
         Partition(part.key, _Task(str(out / "points.parquet"), number, source, index, span, options))
@@ -190,21 +191,21 @@ def work(task: _Task, folder: Path) -> dict[str, Any]:
     table = pq.ParquetFile(task.points).read_row_group(task.group)
     epsg = int(table["epsg"][0].as_py())
     points = locate(table["longitude"].to_numpy(), table["latitude"].to_numpy(), epsg)
-    own = table["year"].to_numpy()
+    own = table["year"].to_numpy().astype(np.int64)
     left: dict[str, int] = {}
     sampler = _sampler(task, left)
     composites, used = sample_years(sampler, points, own, task.options.year, task.options.reach, task.span)
     audit = sampler.audit() if task.options.audit else Audit()
     audit.check(scenes_alone=False)
     np.save(folder / "images.npy", composites.images, allow_pickle=False)
-    unused = used < 0
+    unused, unknown = used < 0, (used < 0) | (own < 0)
     samples = {
         "sample_id": table["sample_id"],
         "epsg": pa.array(np.full(len(points), epsg), pa.int32()),
         "x": points.x,
         "y": points.y,
         "year_used": pa.array(used, pa.int32(), mask=unused),
-        "year_difference": pa.array(used - own, pa.int32(), mask=unused),
+        "year_difference": pa.array(used - own, pa.int32(), mask=unknown),
         "scenes": pa.array(list(composites.scenes), pa.list_(pa.int16())),
         "snow": pa.array(list(composites.snow), pa.list_(pa.float32())),
         "clipped": pa.array(composites.clipped, pa.int32()),
@@ -220,7 +221,7 @@ def work(task: _Task, folder: Path) -> dict[str, Any]:
         "months": (composites.scenes > 0).sum(axis=0).tolist(),
         "clipped": int(composites.clipped.sum()),
         "missing": float((composites.images == MISSING_DN).mean()),
-        "differences": _counts(used[~unused] - own[~unused]),
+        "differences": _counts(used[~unknown] - own[~unknown]),
         "audit": audit.document(),
         "left": left,
         "seconds": round(seconds, 3),
@@ -265,11 +266,13 @@ def sample_years(
     return result, used
 
 
-def _prepare(out: Path, options: ImageryOptions) -> tuple[str, str, tuple[int, int], dict[str, Any], ImageryOptions]:
+def _prepare(
+    out: Path, options: ImageryOptions
+) -> tuple[str, tuple[str, str], tuple[int, int], dict[str, Any], ImageryOptions]:
     """Find out what the catalog is, and index it where it is static."""
     span = (FIRST_YEAR, _LAST_YEAR)
     if options.catalog == EARTH_ENGINE:
-        return EARTH_ENGINE, "", span, {"text": "source: Earth Engine", "digest": "", "left": {}}, options
+        return EARTH_ENGINE, ("", ""), span, {"text": "source: Earth Engine", "digest": "", "left": {}}, options
     rules = OffsetRules.parse(options.provider, options.offsets)
     host = catalogs.host_of(options.catalog)
     if options.sign == "auto":
@@ -284,7 +287,7 @@ def _prepare(out: Path, options: ImageryOptions) -> tuple[str, str, tuple[int, i
     if catalogs.is_api(landing):
         options = replace(options, collection=options.collection or "sentinel-2-l2a")
         text = f"source: STAC API {options.catalog}, collection {options.collection}"
-        return "api", "", span, {"text": text, "digest": "", "left": {}}, options
+        return "api", ("", ""), span, {"text": text, "digest": "", "left": {}}, options
     found = catalogs.walk(options.catalog, rules, options.bands, options.collection)
     scenes, left = catalogs.usable(
         found, options.bands,
@@ -295,7 +298,13 @@ def _prepare(out: Path, options: ImageryOptions) -> tuple[str, str, tuple[int, i
         raise DataError(f"{options.catalog}: no scene that can be read among {found.items} items: {reasons}")
     digest = catalogs.write_index(kept, scenes)
     years = [scene.year for scene in scenes]
-    return "index", str(kept), (min(years), max(years)), _catalog(options, found, scenes, left, digest), options
+    return (
+        "index",
+        (str(kept), digest),
+        (min(years), max(years)),
+        _catalog(options, found, scenes, left, digest),
+        options,
+    )
 
 
 def _catalog(
@@ -329,7 +338,7 @@ def _sampler(task: _Task, left: dict[str, int]) -> Sampler:
 
         return EarthEngineSampler.connected(options.bands, options.max_cloud)
     if task.source == "index":
-        return StacSampler(catalogs.load_index(task.index).search, signer(options.sign), options.bands)
+        return StacSampler(catalogs.load_index(*task.index).search, signer(options.sign), options.bands)
     rules = OffsetRules.parse(options.provider, options.offsets)
 
     def ask(longitude: NDArray[Any], latitude: NDArray[Any], year: int) -> list[Scene]:

@@ -183,7 +183,9 @@ class Tally:
         offset: What was added to the digital numbers.
         late: Whether the baseline is 04.00 or later, or unknown: whether 1000 may be in the values.
         counts: After the offset, blue and red in bins of 20, int64 [2, bins].
-        scenes: How many, and some of their names.
+        names: Of some of the scenes.
+        scenes: How many.
+        rule: Where the offset comes from.
     """
 
     offset: float
@@ -191,6 +193,7 @@ class Tally:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(_DARK_BANDS), _BINS), np.int64))
     names: list[str] = field(default_factory=list)
     scenes: int = 1
+    rule: str = ""
 
     def add(self, band: str, values: NDArray[Any]) -> None:
         """Count clear values of a band, offset applied; bands that are not dark over plants are left out."""
@@ -220,6 +223,19 @@ _LEFT_IN = 900.0
 _BRIGHT = 2000.0
 
 
+def _names(tallies: Sequence[Tally]) -> str:
+    names = [name for tally in tallies for name in tally.names]
+    more = sum(tally.scenes for tally in tallies) - len(names[:3])
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _mend(tallies: Sequence[Tally], offset: int) -> str:
+    return (
+        f"Look at one of them; then give the offset yourself with --offset '{tallies[0].names[0]}={offset}' (`*` "
+        f"stands for any characters; --offset {offset} is for all scenes), or go on with --no-audit"
+    )
+
+
 @dataclass(slots=True)
 class Audit:
     """Dark pixels of scenes beside what their offset promises.
@@ -241,28 +257,31 @@ class Audit:
         Raises:
             OffsetContradiction: Names the scenes, the percentile seen, and what overrides.
         """
-        for rule, tally in self.tallies.items():
-            if tally.pixels < _ENOUGH or GIVEN in rule:
+        twice, never = [], []
+        for tally in self.tallies.values():
+            if tally.pixels < _ENOUGH or tally.rule.startswith(GIVEN):
                 continue
-            names = ", ".join(tally.names[:3]) + (f" and {tally.scenes - 3} more" if tally.scenes > 3 else "")
-            tenth, dark = tally.percentile(0.10), tally.percentile(0.01)
-            override = f"--offset '{tally.names[0]}=NUMBER' (or --offset NUMBER for all), or --no-audit"
-            if tally.offset < 0 and min(tenth.values()) < _OVERDONE:
-                band = min(tenth, key=lambda name: tenth[name])
-                raise OffsetContradiction(
-                    f"{names}: {-tally.offset:g} was subtracted (rule: {rule}), but then a tenth of the {tally.pixels} "
-                    f"clear pixels of {band} lies below {tenth[band]:g}; the files seem to have it subtracted already. "
-                    f"Set the offset yourself (0) with {override}"
-                )
-            if scenes_alone or tally.scenes < _ENOUGH_SCENES or not tally.late:
+            dark = tally.percentile(0.01)
+            if tally.offset < 0 and min(tally.percentile(0.10).values()) < _OVERDONE:
+                twice.append(tally)
+            if scenes_alone or tally.scenes < _ENOUGH_SCENES or not tally.late or tally.offset != 0:
                 continue
-            if tally.offset == 0 and min(dark.values()) >= _LEFT_IN and max(dark.values()) < _BRIGHT:
-                band = min(dark, key=lambda name: dark[name])
-                raise OffsetContradiction(
-                    f"{names}: nothing was subtracted (rule: {rule}), but the darkest hundredth of the {tally.pixels} "
-                    f"clear pixels of {band} ends at {dark[band]:g}; the files seem to hold the offset of 1000. "
-                    f"Set it yourself (-1000) with {override}"
-                )
+            if min(dark.values()) >= _LEFT_IN and max(dark.values()) < _BRIGHT:
+                never.append(tally)
+        if twice:
+            band, value = min(twice[0].percentile(0.10).items(), key=lambda pair: pair[1])
+            raise OffsetContradiction(
+                f"{_names(twice)}: {-twice[0].offset:g} was subtracted (rule: {twice[0].rule}), but then a tenth of "
+                f"the {twice[0].pixels} clear pixels of {band} lies below {value:g}; the files seem to have it "
+                f"subtracted already. {_mend(twice, 0)}"
+            )
+        if never:
+            band, value = min(never[0].percentile(0.01).items(), key=lambda pair: pair[1])
+            raise OffsetContradiction(
+                f"{_names(never)}: nothing was subtracted (rule: {never[0].rule}), but the darkest hundredth of the "
+                f"{never[0].pixels} clear pixels of {band} ends at {value:g}; the files seem to hold the offset of "
+                f"1000. {_mend(never, -ADDED)}"
+            )
 
     def document(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -280,7 +299,7 @@ class Audit:
     def merge(self, document: Mapping[str, Any]) -> None:
         """Add what :meth:`document` gave."""
         for rule, entry in document.items():
-            tally = self.tallies.setdefault(rule, Tally(entry["offset"], entry["late"], scenes=0))
+            tally = self.tallies.setdefault(rule, Tally(entry["offset"], entry["late"], scenes=0, rule=rule))
             tally.scenes += entry["scenes"]
             tally.names = sorted({*tally.names, *entry["names"]})[:5]
             for row, counts in zip(tally.counts, entry["counts"], strict=True):

@@ -47,7 +47,10 @@ _GDAL: dict[str, str | int] = {
     "AWS_NO_SIGN_REQUEST": "YES",
 }
 _WINDOW = (256, 2048)
-"""Least and most cells along each side of the area that is read at once."""
+"""Least and most cells along each side of the area that points share."""
+
+_AT_ONCE = 4_000_000
+"""Cells of an area of several blocks that is read in one go where most of them are wanted."""
 
 
 class Clock:
@@ -177,7 +180,9 @@ class Raster:
             # The item speaks of the full resolution; the raster may be a coarser copy of the same extent.
             self.crs = f"EPSG:{asset.epsg}"
             rows, columns = asset.shape
-            transform = Affine(*asset.transform) * Affine.scale(columns / source.width, rows / source.height)
+            wide, high = columns / source.width, rows / source.height
+            a, b, c, d, e, f = asset.transform
+            transform = Affine(a * wide, b * high, c, d * wide, e * high, f)
         else:
             raise SceneLost(
                 f"{asset.href}: has no georeference, and its item states no proj:code (or proj:epsg), proj:transform "
@@ -257,7 +262,11 @@ class Raster:
         low_i, low_j = (np.where(inside, index, big).min(axis=(1, 2))[some] for index in (i, j))
         high_i, high_j = (np.where(inside, index, -1).max(axis=(1, 2))[some] + 1 + beyond for index in (i, j))
         high, wide = (min(max(side, _WINDOW[0]), _WINDOW[1]) for side in self.source.block_shapes[0])
-        group = (np.maximum(low_i, 0) // high) * (self.source.width // wide + 1) + np.maximum(low_j, 0) // wide
+        block_i, block_j = np.maximum(low_i, 0) // high, np.maximum(low_j, 0) // wide
+        group = block_i * (self.source.width // wide + 1) + block_j
+        box = (int(np.ptp(block_i)) + 1) * (int(np.ptp(block_j)) + 1)
+        if box * high * wide <= _AT_ONCE and 2 * len(np.unique(group)) >= box:
+            group = np.zeros_like(group)  # most blocks of a small area are wanted: one read
         order = np.argsort(group, kind="stable")
         for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
             top, left = max(0, int(low_i[members].min())), max(0, int(low_j[members].min()))

@@ -29,7 +29,7 @@ from geotreeclip.prep.imagery.scenes import CLASSES, FINE, Scene
 from geotreeclip.prep.imagery.signing import Signer
 from geotreeclip.schema import BANDS, PATCH
 
-__all__ = ["SceneUse", "StacSampler", "TileView", "merge_tiles"]
+__all__ = ["SceneSampler", "SceneUse", "StacSampler", "TileView", "merge_tiles"]
 
 
 @dataclass(slots=True)
@@ -107,38 +107,35 @@ def merge_tiles(views: Sequence[TileView]) -> list[NDArray[np.bool_]]:
     return taken
 
 
-class StacSampler:
-    """Reads scenes.
+class SceneSampler:
+    """What all sources share: tiles to looks, looks to months, and the account of every scene.
+
+    A source says how the scene classification and the bands of a scene are had.
 
     Args:
-        find: Scenes of a year that may cover one of the points given by longitude and latitude, newest baselines only.
-        sign: Signs links.
         bands: Bands that are read; the others stay missing.
     """
 
-    def __init__(
-        self,
-        find: Callable[[NDArray[Any], NDArray[Any], int], list[Scene]],
-        sign: Signer,
-        bands: Sequence[str] = BANDS,
-    ) -> None:
-        self._find, self._sign, self._bands = find, sign, tuple(bands)
+    def __init__(self, bands: Sequence[str] = BANDS) -> None:
+        self._bands = tuple(bands)
         self.clock = Clock()
         self.uses: dict[str, SceneUse] = {}
         self._tallies: dict[str, tuple[Scene, Tally]] = {}
 
-    def composites(self, points: Points, year: int) -> Composites:
-        """The twelve months of a year.
+    def _classes_of(self, scene: Scene, points: Points) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Classes of the pixels of patch and margin, and which the scene holds, [N, K, K] each."""
+        raise NotImplementedError
 
-        Raises:
-            Unreachable: A server does not answer; nothing is given rather than months without its scenes.
-        """
+    def _bands_of(self, scene: Scene, points: Points) -> NDArray[np.float32]:
+        """Digital numbers of the bands, 0 for no data, [N, C, 5, 5]."""
+        raise NotImplementedError
+
+    def _months(self, scenes: Sequence[Scene], points: Points) -> Composites:
+        """Composites of scenes of one year, the newest baselines of their acquisitions."""
         result = Composites.empty(len(points))
-        scenes = self._find(points.longitude, points.latitude, year)
-        with gdal_environment():
-            for month, group in groupby(sorted(scenes, key=_order), key=lambda scene: scene.month):
-                takes = [list(tiles) for _, tiles in groupby(group, key=lambda scene: scene.datatake)]
-                result.add_month(month, self._looks(takes, points))
+        for month, group in groupby(sorted(scenes, key=_order), key=lambda scene: scene.month):
+            takes = [list(tiles) for _, tiles in groupby(group, key=lambda scene: scene.datatake)]
+            result.add_month(month, self._looks(takes, points))
         return result
 
     def audit(self) -> Audit:
@@ -147,9 +144,7 @@ class StacSampler:
         Raises:
             OffsetContradiction: The values of a scene, or of a group, say otherwise than its metadata.
         """
-        Audit({f"{tally.names[0]}: {scene.rule}": tally for scene, tally in self._tallies.values()}).check(
-            scenes_alone=True
-        )
+        Audit({name: tally for name, (_, tally) in sorted(self._tallies.items())}).check(scenes_alone=True)
         groups = Audit()
         for scene, tally in sorted(self._tallies.values(), key=lambda pair: pair[0].id):
             groups.merge(Audit({group_of(scene.rule, scene.baseline, scene.offset)[0]: tally}).document())
@@ -186,10 +181,7 @@ class StacSampler:
         rows = np.flatnonzero(covers(scene, points.longitude, points.latitude))
         if not len(rows):
             return None
-        pixels = Pixels(points.take(rows), MARGIN)
-        classes, inside = read_asset(
-            scene.assets[CLASSES], self._sign, self.clock, lambda raster: raster.nearest(*raster.cells(pixels))
-        )
+        classes, inside = self._classes_of(scene, points.take(rows))
         near = inside.any(axis=(1, 2))
         return TileView(rows[near], sight(classes[near].astype(np.uint8)), (~inside[near]).sum(axis=(1, 2)))
 
@@ -206,7 +198,11 @@ class StacSampler:
             clear[at] |= chosen
             some = chosen.any(axis=(1, 2))
             if some.any():
-                read.append((scene, at[some], self._bands_of(scene, points.take(view.rows[some])), chosen[some]))
+                try:
+                    raw = self._bands_of(scene, points.take(view.rows[some]))
+                except SceneLost as lost:
+                    raise _LostWith(scene, str(lost)) from lost
+                read.append((scene, at[some], raw, chosen[some]))
         for scene, at, raw, chosen in read:  # only once nothing can be lost any more
             known = chosen[:, None] & (raw != 0)
             shifted = raw + np.float32(scene.offset)
@@ -218,13 +214,49 @@ class StacSampler:
             use.pixels += int(chosen.sum())
             use.clipped += int(low.sum())
             late = group_of(scene.rule, scene.baseline, scene.offset)[1]
-            _, tally = self._tallies.setdefault(scene.id, (scene, Tally(scene.offset, late, names=[scene.id])))
+            _, tally = self._tallies.setdefault(
+                scene.id, (scene, Tally(scene.offset, late, names=[scene.id], rule=scene.rule))
+            )
             for number, band in enumerate(BANDS):
                 tally.add(band, shifted[:, number][known[:, number]])
         return Look(rows, values, clear, snow, clipped)
 
+
+class StacSampler(SceneSampler):
+    """Reads scenes from their files, each opened once for all the points.
+
+    Args:
+        find: Scenes of a year that may cover one of the points given by longitude and latitude, newest baselines only.
+        sign: Signs links.
+        bands: Bands that are read; the others stay missing.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[NDArray[Any], NDArray[Any], int], list[Scene]],
+        sign: Signer,
+        bands: Sequence[str] = BANDS,
+    ) -> None:
+        super().__init__(bands)
+        self._find, self._sign = find, sign
+
+    def composites(self, points: Points, year: int) -> Composites:
+        """The twelve months of a year.
+
+        Raises:
+            Unreachable: A server does not answer; nothing is given rather than months without its scenes.
+        """
+        scenes = self._find(points.longitude, points.latitude, year)
+        with gdal_environment():
+            return self._months(scenes, points)
+
+    def _classes_of(self, scene: Scene, points: Points) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        pixels = Pixels(points, MARGIN)
+        return read_asset(
+            scene.assets[CLASSES], self._sign, self.clock, lambda raster: raster.nearest(*raster.cells(pixels))
+        )
+
     def _bands_of(self, scene: Scene, points: Points) -> NDArray[np.float32]:
-        """Digital numbers of the bands, 0 for no data, [N, C, 5, 5]."""
         pixels = Pixels(points)
 
         def nearest(raster: Raster) -> NDArray[np.float32]:
@@ -235,14 +267,9 @@ class StacSampler:
 
         raw = np.zeros((len(points), len(BANDS), PATCH, PATCH), np.float32)
         for band in self._bands:
-            if band not in scene.assets:
-                continue
-            try:
-                raw[:, BANDS.index(band)] = read_asset(
-                    scene.assets[band], self._sign, self.clock, nearest if band in FINE else smooth
-                )
-            except SceneLost as lost:
-                raise _LostWith(scene, str(lost)) from lost
+            if band in scene.assets:
+                how = nearest if band in FINE else smooth
+                raw[:, BANDS.index(band)] = read_asset(scene.assets[band], self._sign, self.clock, how)
         return raw
 
 
