@@ -10,6 +10,7 @@ pages that they share count for each of them.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ COLUMNS = (
     "establishmentMeans", "lastInterpreted", "mediaType", "issue",
 )  # fmt: skip
 SPECIES = 20_000
+QUOTE = "\x01"  # written as a quotation mark, which the writer refuses in unquoted text
 PIECE = 250_000
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,13 +60,16 @@ def make_download(path: Path, rows: int, seed: int) -> None:
     share = 1 / (np.arange(SPECIES) + 20.0)  # long-tailed, as the published set
     edges = np.cumsum(share / share.sum())
     names = pa.array(species)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("0000001-260101000000000.csv", "w", force_zip64=True) as stream:
-            stream.write("\t".join(COLUMNS).encode() + b"\n")
-            options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-            for start in range(0, rows, PIECE):
-                count = min(PIECE, rows - start)
-                csv.write_csv(_piece(rng, edges, names, start, count), stream, options)
+    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("0000001-260101000000000.csv", "w", force_zip64=True) as stream,
+    ):
+        stream.write("\t".join(COLUMNS).encode() + b"\n")
+        for start in range(0, rows, PIECE):
+            text = io.BytesIO()
+            csv.write_csv(_piece(rng, edges, names, start, min(PIECE, rows - start)), text, options)
+            stream.write(text.getvalue().replace(QUOTE.encode(), b'"'))
 
 
 def _piece(rng: np.random.Generator, edges: Any, names: Any, start: int, count: int) -> pa.Table:
@@ -105,7 +110,7 @@ def _piece(rng: np.random.Generator, edges: Any, names: Any, start: int, count: 
         "genus": pc.list_element(pc.split_pattern(name, " "), 0), "species": name, "taxonRank": same("SPECIES"),
         "scientificName": pc.binary_join_element_wise(name, same("L."), " "), "verbatimScientificName": name,
         "countryCode": pa.array(["US", "DE", "CO", "TW", "AU"]).take(pa.array(kind % 5)),
-        "locality": same('near "the old mill", 3 km N'), "occurrenceStatus": same("PRESENT"),
+        "locality": same(f"near {QUOTE}the old mill, 3 km N"), "occurrenceStatus": same("PRESENT"),
         "decimalLongitude": text(place[:, 0]), "decimalLatitude": text(place[:, 1]),
         "coordinateUncertaintyInMeters": pa.array(uncertainty, pa.string()),
         "eventDate": pc.binary_join_element_wise(text(year), text(month), text(day), "-"),
@@ -201,8 +206,9 @@ def main() -> int:
         numbers = measure(args.rows, args.workers, Path(folder), args.seed)
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, pyarrow {pa.__version__}")
     print(
-        f"{numbers['rows']:,} rows ({numbers['text_bytes'] / 1e9:.2f} GB of text) with {numbers['workers']} workers in "
-        f"{numbers['seconds']:.0f} s: {numbers['rows_per_second']:,} rows/s, peak {numbers['peak_bytes'] / 1e9:.2f} GB; "
+        f"{numbers['rows']:,} rows ({numbers['text_bytes'] / 1e9:.2f} GB of text) with {numbers['workers']} workers "
+        f"in {numbers['seconds']:.0f} s: {numbers['rows_per_second']:,} rows/s, "
+        f"peak {numbers['peak_bytes'] / 1e9:.2f} GB; "
         f"kept {numbers['kept']:,}, refused {numbers['refused']:,}"
     )
     if args.out:

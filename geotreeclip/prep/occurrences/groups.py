@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["COMPRESSION", "Groups", "read_groups", "write_groups"]
 
-COMPRESSION = "zstd"
+COMPRESSION = "lz4"  # of what is read again within the hour
 
 Groups = list[tuple[str, int]]
 """Row groups of Parquet files: path and number."""
@@ -26,7 +26,7 @@ def write_groups(path: Path, table: Any, bucket: NDArray[np.int32]) -> list[int]
     table, bucket = table.take(pa.array(order)).combine_chunks(), bucket[order]
     starts = np.flatnonzero(np.diff(bucket, prepend=-1))
     ends = [*starts[1:].tolist(), len(bucket)]
-    with pq.ParquetWriter(path, table.schema, compression=COMPRESSION, compression_level=1) as writer:
+    with pq.ParquetWriter(path, table.schema, compression=COMPRESSION) as writer:
         for start, end in zip(starts.tolist(), ends, strict=True):
             writer.write_table(table.slice(start, end - start), row_group_size=max(1, end - start))
     return [int(number) for number in bucket[starts]]

@@ -123,6 +123,7 @@ class _Fields:
     def codes(self, name: str, change: Callable[[str], str] | None = None) -> tuple[NDArray[np.int32], list[str]]:
         """Codes [N] into a list of distinct strings, stripped and changed."""
         found: dict[str, int] = {}
+        code_of: dict[str, int] = {}  # of texts as they were read: batches repeat them
         total = np.zeros(self.count, np.int32)
         if not self.has(name):
             return total, [""]
@@ -138,10 +139,10 @@ class _Fields:
                     continue
                 indices = column.indices.to_numpy(zero_copy_only=False)
                 values = self._decoded(column.dictionary, name, (indices, span.start)).to_pylist()
-                mapped = np.array(
-                    [found.setdefault(self._changed(value, name, change), len(found)) for value in values] or [empty],
-                    dtype=np.int32,
-                )
+                for value in values:
+                    if value not in code_of:
+                        code_of[value] = found.setdefault(self._changed(value, name, change), len(found))
+                mapped = np.array([code_of[value] for value in values] or [empty], dtype=np.int32)
                 total[span] = np.where(missing, mapped[indices], total[span]) if depth else mapped[indices]
         return total, list(found)
 

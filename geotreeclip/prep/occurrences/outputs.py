@@ -137,6 +137,5 @@ def _even(parts: Sequence[Path], schema: Any) -> Iterator[Any]:
 
 def _other_reasons(failing: NDArray[np.uint32], reason: NDArray[np.int8]) -> list[str]:
     """Names of the rules that fail besides the first [N]."""
-    named: dict[int, str] = {}
     others = failing & ~(np.uint32(1) << reason.astype(np.uint32))
-    return [named.setdefault(bits, names_of(bits)) for bits in others.tolist()]
+    return [names_of(bits) for bits in others.tolist()]

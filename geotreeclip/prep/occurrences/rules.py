@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,7 @@ def first_reason(failing: NDArray[np.uint32]) -> NDArray[np.int8]:
     return place
 
 
+@lru_cache(maxsize=1 << 16)
 def names_of(failing: int) -> str:
     """The names of the rules whose bits are set."""
     return ", ".join(rule.name for rule in RULES if failing & BITS[rule.name])

@@ -58,7 +58,7 @@ def read_source(payload: Reading, folder: Path) -> dict[str, Any]:
     def write() -> None:
         table, taxa = normalise(held, payload.source.defaults)
         name = f"{len(rows):05d}.parquet"
-        pq.write_table(table, folder / f"rows-{name}", compression=COMPRESSION, compression_level=1)
+        pq.write_table(table, folder / f"rows-{name}", compression=COMPRESSION)
         pq.write_table(taxa, folder / f"taxa-{name}", compression=COMPRESSION)
         rows.append(table.num_rows)
         held.clear()

@@ -298,15 +298,22 @@ def _settle_leaf_types(taxa: Sequence[_Taxon], table: LeafTypes) -> None:
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each resolved species, or given name where there is none; rows added up, texts joined."""
-    named = frame.assign(name=frame["species"].where(frame["species"] != "", frame["given"]))
-    named = named[(named["name"] != "") | (named["failing"] != 0)]
+    import pandas as pd
 
-    def joined(values: pd.Series[str]) -> str:
-        return "; ".join(dict.fromkeys(part for text in values for part in text.split("; ") if part))
-
-    columns: dict[str, Any] = dict.fromkeys(
-        ("leaf_type", "family", "genus", "species", "taxon_key", "evidence"), "first"
-    )
-    columns |= dict.fromkeys((*(f"saw_{rule}" for rule in TAXON_RULES), "resolution", "warnings", "given"), joined)
-    columns |= dict.fromkeys(("rows", "kept"), "sum")
-    return named.groupby("name", sort=True).agg(columns).reset_index()
+    first = ["leaf_type", "family", "genus", "species", "taxon_key", "evidence"]
+    joined = [*(f"saw_{rule}" for rule in TAXON_RULES), "resolution", "warnings", "given"]
+    found: dict[str, dict[str, Any]] = {}
+    for row in frame.to_dict("records"):
+        name = row["species"] or row["given"]
+        if not name and not row["failing"]:
+            continue
+        start = {column: row[column] for column in first} | {column: {} for column in joined} | {"rows": 0, "kept": 0}
+        held = found.setdefault(name, start)
+        held["rows"] += row["rows"]
+        held["kept"] += row["kept"]
+        for column in joined:
+            held[column].update(dict.fromkeys(row[column].split("; ") if row[column] else ()))
+    texts = {name: held | {column: "; ".join(held[column]) for column in joined} for name, held in found.items()}
+    table = pd.DataFrame([{"name": name, **texts[name]} for name in sorted(texts)])
+    table = table if len(table) else pd.DataFrame(columns=["name", *first, *joined, "rows", "kept"])
+    return table.astype({"taxon_key": "Int64", "rows": "int64", "kept": "int64"})
