@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from geotreeclip.demo.raw.layout import Area, Place
+from geotreeclip.demo.raw.layout import Tile
 from geotreeclip.demo.raw.planting import Datatake, Version
 from geotreeclip.demo.raw.scenes import ASSETS, Scene
 
-__all__ = ["COLLECTION", "item_id", "make_item", "tile_name", "write_catalog", "write_json"]
+__all__ = ["COLLECTION", "item_id", "make_item", "write_catalog", "write_json"]
 
 COLLECTION = "sentinel-2-l2a"
 
@@ -35,45 +35,26 @@ _COMMON = dict(
 )
 
 
-def tile_name(area: Area, tile: int) -> str:
-    """Name of a tile after the Military Grid Reference System: zone, band of latitude, square of 100 km.
-
-    The demo's second tile is named after the next square to the east, though it lies but some kilometres further on.
-    """
-    from pyproj import Transformer
-
-    x, y = Transformer.from_crs(4326, area.epsg, always_xy=True).transform(area.longitude, area.latitude)
-    columns = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")[area.zone % 3]
-    rows = "ABCDEFGHJKLMNPQRSTUV"
-    column = columns[int(x // 100_000) - 1 + tile]
-    row = rows[(int(y // 100_000) + (5 if area.zone % 2 == 0 else 0)) % len(rows)]
-    return f"{area.zone:02d}{'CDEFGHJKLMNPQRSTUVWX'[int((area.latitude + 80) // 8)]}{column}{row}"
-
-
-def item_id(area: Area, tile: int, datatake: Datatake, number: int) -> str:
+def item_id(tile: Tile, datatake: Datatake, number: int) -> str:
     """Id of the item of a tile of the processing `number` of a datatake."""
-    return f"S2{datatake.platform.upper()}_{tile_name(area, tile)}_{datatake.time:%Y%m%d}_{number}_L2A"
+    return f"S2{datatake.platform.upper()}_{tile.square}_{datatake.time:%Y%m%d}_{number}_L2A"
 
 
-def make_item(place: Place, tile: int, scene: Scene, datatake: Datatake, number: int) -> dict[str, Any]:
+def make_item(tile: Tile, scene: Scene, datatake: Datatake, number: int) -> dict[str, Any]:
     """The STAC item of one tile of one processing.
 
     Args:
-        place: The samples of the area.
-        tile: Number of the tile.
-        scene: The processing over the whole frame.
+        tile: Its grid.
+        scene: What it holds.
         datatake: The datatake.
         number: Which of its processings.
     """
-    area, version = place.area, datatake.versions[number]
-    name, square = item_id(area, tile, datatake, number), tile_name(area, tile)
-    low, high = place.tiles[tile]
-    footprint = _footprint(place, low, high)
+    version, square, classes = datatake.versions[number], tile.square, scene.scl
+    name, footprint = item_id(tile, datatake, number), _footprint(tile)
     lon, lat = (np.array(footprint)[:, axis] for axis in (0, 1))
     made = datatake.time + _RUN if number == 0 else _REPROCESSING + (datatake.time - datetime(2021, 1, 1, tzinfo=UTC))
-    classes = scene.scl[:, low // 2 : high // 2]
     modern = version.baseline >= "05.00"  # the projection extension changed its field between its versions 1 and 2
-    projection = {"proj:code": f"EPSG:{area.epsg}"} if modern else {"proj:epsg": area.epsg}
+    projection = {"proj:code": f"EPSG:{tile.epsg}"} if modern else {"proj:epsg": tile.epsg}
     properties = {
         "datetime": _time(datatake.time),
         "created": _time(made + timedelta(hours=3)),
@@ -83,7 +64,7 @@ def make_item(place: Place, tile: int, scene: Scene, datatake: Datatake, number:
         "instruments": ["msi"],
         "gsd": 10,
         **projection,
-        "mgrs:utm_zone": area.zone,
+        "mgrs:utm_zone": tile.epsg % 100,
         "mgrs:latitude_band": square[2],
         "mgrs:grid_square": square[3:],
         "grid:code": f"MGRS-{square}",
@@ -117,7 +98,7 @@ def make_item(place: Place, tile: int, scene: Scene, datatake: Datatake, number:
         "geometry": {"type": "Polygon", "coordinates": [footprint]},
         "bbox": [lon.min(), lat.min(), lon.max(), lat.max()],
         "properties": properties,
-        "assets": {asset: _asset(asset, place, low, high, version) for asset in ASSETS},
+        "assets": {asset: _asset(asset, tile, version) for asset in ASSETS},
         "links": [
             {"rel": "root", "href": _ROOT, "type": "application/json"},
             {"rel": "parent", "href": _PARENT, "type": "application/json"},
@@ -126,8 +107,7 @@ def make_item(place: Place, tile: int, scene: Scene, datatake: Datatake, number:
     }
 
 
-def _asset(asset: str, place: Place, low: int, high: int, version: Version) -> dict[str, Any]:
-    frame = place.frame
+def _asset(asset: str, tile: Tile, version: Version) -> dict[str, Any]:
     step = 10 if ASSETS.index(asset) < 4 else 20
     raster: dict[str, Any] = {"nodata": 0, "data_type": "uint16", "spatial_resolution": step}
     if asset == "SCL":
@@ -140,8 +120,8 @@ def _asset(asset: str, place: Place, low: int, high: int, version: Version) -> d
         "type": _COG,
         "roles": ["data"] if asset == "SCL" else ["data", "reflectance"],
         "gsd": step,
-        "proj:shape": [frame.height * 10 // step, (high - low) * 10 // step],
-        "proj:transform": [step, 0, int(frame.west) + 10 * low, 0, -step, int(frame.north)],
+        "proj:shape": [tile.height * 10 // step, tile.width * 10 // step],
+        "proj:transform": [step, 0, int(tile.west), 0, -step, int(tile.north)],
         "raster:bands": [raster],
     }
     if _COMMON[asset]:
@@ -149,15 +129,14 @@ def _asset(asset: str, place: Place, low: int, high: int, version: Version) -> d
     return found
 
 
-def _footprint(place: Place, low: int, high: int) -> list[list[float]]:
+def _footprint(tile: Tile) -> list[list[float]]:
     """Ring of the corners of a tile in degrees, counter-clockwise."""
     from pyproj import Transformer
 
-    frame = place.frame
-    west, east = frame.west + 10.0 * low, frame.west + 10.0 * high
-    south = frame.north - 10.0 * frame.height
-    back = Transformer.from_crs(place.area.epsg, 4326, always_xy=True)
-    ring = [(west, south), (east, south), (east, frame.north), (west, frame.north), (west, south)]
+    west, east = tile.west, tile.west + 10.0 * tile.width
+    south = tile.north - 10.0 * tile.height
+    back = Transformer.from_crs(tile.epsg, 4326, always_xy=True)
+    ring = [(west, south), (east, south), (east, tile.north), (west, tile.north), (west, south)]
     return [[round(float(value), 7) for value in back.transform(x, y)] for x, y in ring]
 
 

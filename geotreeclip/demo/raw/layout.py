@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from geotreeclip.schema import PATCH
 
-__all__ = ["AREAS", "BLOCK", "CELLS_PER_DEGREE", "NORTH", "SLOT", "Area", "Frame", "Place", "assign", "place"]
+__all__ = [
+    "AREAS", "BLOCK", "CELLS_PER_DEGREE", "NORTH", "SLOT", "Area", "Frame", "Place", "Tile", "assign", "neighbour_of",
+    "place", "tiles_of",
+]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -41,7 +44,10 @@ _MARGIN = 36  # pixels about the slots of an area
 
 
 class Area(NamedTuple):
-    """A place of the world's continents that imagery exists of, in one year; `tiles` overlap from west to east."""
+    """A place of the world's continents that imagery exists of, in one year.
+
+    `tiles` overlap from west to east. Where `beside` is set, a tile of the next zone to the east holds all of it too.
+    """
 
     name: str
     region: str
@@ -50,6 +56,7 @@ class Area(NamedTuple):
     latitude: float
     year: int
     tiles: int
+    beside: bool = False
 
     @property
     def zone(self) -> int:
@@ -64,7 +71,7 @@ class Area(NamedTuple):
 
 AREAS: tuple[Area, ...] = (
     Area("Spessart", "E", "DE", 9.05, 50.15, 2021, 2),
-    Area("Allegheny", "N", "US", -80.95, 40.35, 2022, 1),
+    Area("Allegheny", "N", "US", -78.40, 40.35, 2022, 1, beside=True),
     Area("Serra Catarinense", "S", "BR", -50.90, -26.90, 2023, 2),
     Area("Vysocina", "E", "CZ", 15.10, 49.60, 2022, 1),
     Area("Gunma", "A", "JP", 139.00, 36.60, 2021, 1),
@@ -73,7 +80,7 @@ AREAS: tuple[Area, ...] = (
     Area("Gippsland", "O", "AU", 145.60, -37.80, 2021, 1),
 )
 """Those with two tiles lie near the central meridian of their zone, where columns of cells run north. The first three
-have both hemispheres, three zones, overlapping tiles, and every processing baseline."""
+have both hemispheres, overlapping tiles in one zone and in two, and every processing baseline."""
 
 
 class Frame(NamedTuple):
@@ -93,6 +100,17 @@ class Frame(NamedTuple):
     def north(self) -> float:
         """Northing of the northern edge, metres."""
         return NORTH - 10.0 * self.top
+
+
+class Tile(NamedTuple):
+    """The grid of a tile: its square of 100 km, its zone, western and northern edge in metres, pixels of 10 m."""
+
+    square: str
+    epsg: int
+    west: float
+    north: float
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -191,3 +209,41 @@ def _tiles(area: Area, frame: Frame, west: IntArray) -> tuple[tuple[int, int], .
     free = edges[~((edges > start) & (edges < start + 2 * SLOT)).any(axis=0)]
     east, west_end = (int(free[np.abs(free - share * frame.width).argmin()]) for share in (0.35, 0.65))
     return (0, west_end), (east, frame.width)
+
+
+def tiles_of(place: Place) -> list[Tile]:
+    """The tiles of the area's own zone, as `Place.tiles` has their columns.
+
+    The second one is named after the next square to the east, though it lies but some kilometres further on.
+    """
+    area, frame = place.area, place.frame
+    return [
+        Tile(_square(area, area.epsg, number), area.epsg, frame.west + 10 * low, frame.north, frame.height, high - low)
+        for number, (low, high) in enumerate(place.tiles)
+    ]
+
+
+def neighbour_of(place: Place) -> Tile:
+    """A tile of the next zone to the east that holds the whole frame, and a little more as its grid is turned."""
+    from pyproj import Transformer
+
+    area, frame = place.area, place.frame
+    epsg = area.epsg + 1
+    south, east = frame.north - 10 * frame.height, frame.west + 10 * frame.width
+    bounds = Transformer.from_crs(area.epsg, epsg, always_xy=True).transform_bounds(
+        frame.west, south, east, frame.north
+    )
+    low, high = np.floor(np.array(bounds) / 60) * 60, np.ceil(np.array(bounds) / 60) * 60
+    height, width = (int((high[axis + 2] - low[axis]) / 10) for axis in (1, 0))
+    return Tile(_square(area, epsg), epsg, float(low[0]), float(high[3]), height, width)
+
+
+def _square(area: Area, epsg: int, eastwards: int = 0) -> str:
+    """Name after the Military Grid Reference System: zone, band of latitude, square of 100 km."""
+    from pyproj import Transformer
+
+    x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(area.longitude, area.latitude)
+    zone, rows = epsg % 100, "ABCDEFGHJKLMNPQRSTUV"
+    column = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")[zone % 3][int(x // 100_000) - 1 + eastwards]
+    row = rows[(int(y // 100_000) + (5 if zone % 2 == 0 else 0)) % len(rows)]
+    return f"{zone:02d}{'CDEFGHJKLMNPQRSTUVWX'[int((area.latitude + 80) // 8)]}{column}{row}"

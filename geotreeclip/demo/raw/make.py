@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from geotreeclip.demo.config import world_config
 from geotreeclip.demo.raw.backbone import write_taxonomy, write_trees
 from geotreeclip.demo.raw.catalog import COLLECTION, item_id, make_item, write_catalog, write_json
-from geotreeclip.demo.raw.layout import Place, assign, place
+from geotreeclip.demo.raw.layout import Place, assign, neighbour_of, place, tiles_of
 from geotreeclip.demo.raw.occurrences import Record, sample_records, spoil, write_records
 from geotreeclip.demo.raw.planting import Datatake, Looks, Planted, draw_looks, plant, schedule
 from geotreeclip.demo.raw.rasters import storable, write_rasters
-from geotreeclip.demo.raw.scenes import paint, write_scene
+from geotreeclip.demo.raw.scenes import cut, onto, paint, write_scene
 from geotreeclip.demo.raw.truth import Composite, composite
 from geotreeclip.demo.species import REGIONS
 from geotreeclip.demo.world import Records, World, build_world, draw_environment, draw_records
@@ -62,8 +62,8 @@ def make_raw_world(
         DataError: `out` holds something else, or a finished folder; or it cannot be written.
     """
     say = progress or (lambda line: None)
-    if not 1 <= samples <= 20_000:
-        raise ConfigError(f"{samples} samples; raw files are made for 1 to 20,000")
+    if not 1 <= samples <= 10_000:  # more would leave the zones of their areas
+        raise ConfigError(f"{samples} samples; raw files are made for 1 to 10,000")
     out = Path(out)
     partial = out.with_name(f".partial-{out.name}")
     _check(out, overwrite)
@@ -148,15 +148,19 @@ def _write_scenes(
 ) -> list[dict[str, Any]]:
     """Write the scenes of an area with their items; returns the items."""
     items = []
+    own = tiles_of(here)
     for number, datatake in enumerate(datatakes):
         for processing, version in enumerate(datatake.versions):
             scene = paint(here, planted, looks, number, datatake, version)
-            for tile in datatake.tiles:
-                name = item_id(here.area, tile, datatake, processing)
-                write_scene(scene, here.frame, here.tiles[tile], here.area.epsg, folder / name)
-                item = make_item(here, tile, scene, datatake, processing)
-                write_json(folder / name / f"{name}.json", item)
-                items.append(item)
+            parts = [(own[tile], cut(scene, here.tiles[tile])) for tile in datatake.tiles]
+            if here.area.beside:
+                beside = neighbour_of(here)
+                parts.append((beside, onto(scene, here.frame, here.area.epsg, beside)))
+            for tile, part in parts:
+                name = item_id(tile, datatake, processing)
+                write_scene(part, tile, folder / name)
+                items.append(make_item(tile, part, datatake, processing))
+                write_json(folder / name / f"{name}.json", items[-1])
     return items
 
 

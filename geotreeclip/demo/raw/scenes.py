@@ -5,18 +5,18 @@ Letters: n samples of an area, H W pixels of 10 m of its frame, h w cells of 20 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.demo.raw.layout import BLOCK, SLOT, Frame, Place
+from geotreeclip.demo.raw.layout import BLOCK, SLOT, Frame, Place, Tile
 from geotreeclip.demo.raw.planting import Datatake, Looks, Planted, Version
 from geotreeclip.demo.raw.truth import hidden_by_cloud, on_pixels
 from geotreeclip.schema import PATCH
 
-__all__ = ["ASSETS", "Scene", "paint", "write_scene"]
+__all__ = ["ASSETS", "Scene", "cut", "onto", "paint", "write_scene"]
 
 IntArray = NDArray[np.int64]
 
@@ -34,9 +34,8 @@ _FIRST = (SLOT - BLOCK) // 2
 _BLOCKSIZE = 256
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A datatake as processed once, over the whole frame of an area.
+class Scene(NamedTuple):
+    """A datatake as processed once, over the whole frame of an area or a tile of it.
 
     Attributes:
         near: uint16 [4, H, W] stored numbers of the bands of 10 m, 0 where there is no data.
@@ -113,22 +112,42 @@ def _slots(place: Place, looks: Looks, number: int, ground: list[NDArray[np.int6
     return near, coarse
 
 
-def write_scene(scene: Scene, frame: Frame, columns: tuple[int, int], epsg: int, folder: Path) -> None:
-    """Write the columns of a scene that a tile holds as one COG for each asset into a new folder."""
+def cut(scene: Scene, columns: tuple[int, int]) -> Scene:
+    """The columns of a scene that a tile holds."""
+    low, high = columns
+    half = slice(low // 2, high // 2)
+    return Scene(scene.near[..., low:high], scene.coarse[..., half], scene.scl[..., half])
+
+
+def onto(scene: Scene, frame: Frame, epsg: int, tile: Tile) -> Scene:
+    """A scene on the grid of a tile of another zone: nearest cells, no data beyond the frame."""
+    from rasterio.transform import from_origin
+    from rasterio.warp import reproject
+
+    def warped(layer: NDArray[Any], step: int) -> NDArray[Any]:
+        target = np.zeros((*layer.shape[:-2], tile.height // step, tile.width // step), layer.dtype)
+        reproject(
+            layer, target, src_crs=f"EPSG:{epsg}", dst_crs=f"EPSG:{tile.epsg}", resampling=0,
+            src_transform=from_origin(frame.west, frame.north, 10 * step, 10 * step),
+            dst_transform=from_origin(tile.west, tile.north, 10 * step, 10 * step),
+        )  # fmt: skip
+        return target
+
+    return Scene(warped(scene.near, 1), warped(scene.coarse, 2), warped(scene.scl, 2))
+
+
+def write_scene(scene: Scene, tile: Tile, folder: Path) -> None:
+    """Write the scene of a tile as one COG for each asset into a new folder."""
     import rasterio
     from rasterio.transform import from_origin
 
-    low, high = columns
     folder.mkdir()
-    west = frame.west + 10.0 * low
-    layers = [*scene.near, *scene.coarse, scene.scl]
     with rasterio.Env():
-        for asset, layer in zip(ASSETS, layers, strict=True):
-            step = 1 if layer.shape[0] == frame.height else 2
-            part = layer[:, low // step : high // step]
+        for asset, layer in zip(ASSETS, [*scene.near, *scene.coarse, scene.scl], strict=True):
+            step = 10 * tile.height // layer.shape[0]
             with rasterio.open(
                 folder / f"{asset}.tif", "w", driver="COG", compress="DEFLATE", blocksize=_BLOCKSIZE, overviews="NONE",
-                dtype=part.dtype, count=1, height=part.shape[0], width=part.shape[1], nodata=0, crs=f"EPSG:{epsg}",
-                transform=from_origin(west, frame.north, 10 * step, 10 * step),
+                dtype=layer.dtype, count=1, height=layer.shape[0], width=layer.shape[1], nodata=0,
+                crs=f"EPSG:{tile.epsg}", transform=from_origin(tile.west, tile.north, step, step),
             ) as target:  # fmt: skip
-                target.write(part, 1)
+                target.write(layer, 1)
