@@ -5,7 +5,7 @@ N rows of a batch. Columns come as strings: fields of few distinct values as dic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -85,13 +85,14 @@ def _text_batches(source: Source) -> Iterator[Batch]:
     from pyarrow import csv
 
     invalid: list[tuple[int, str]] = []
+    swallowing: list[str] = []
 
     def keep_aside(row: Any) -> str:
-        if source.quote and "\n" in row.text:
-            raise DataError(
-                f"{source.where}: row {row.number} begins with {row.text[:_SHOWN]!r} and its quotes swallow the lines "
-                f"that follow; close the quote, or give --quote none if {source.quote} is an ordinary character there"
+        if source.quote and "\n" in row.text:  # what is raised here would be lost: stop, and say why below
+            swallowing.append(
+                f"row {row.number} begins with {row.text[:_SHOWN]!r} and its quotes swallow the next lines"
             )
+            return "error"
         text = f"{row.actual_columns} fields, {row.expected_columns} expected: {row.text[:_SHOWN]}"
         invalid.append((int(row.number), text))
         return "skip"
@@ -122,7 +123,7 @@ def _text_batches(source: Source) -> Iterator[Batch]:
                 last = max([last, *batch.rows[-1:].tolist(), *(number for number, _ in batch.unreadable)])
                 yield batch
         except pa.ArrowInvalid as error:
-            raise _explained(source, str(error)) from error
+            raise _explained(source, str(error), swallowing) from error
         except UnicodeDecodeError as error:
             raise DataError(f"{source.where}: is not {source.encoding}: {error} (--encoding)") from error
     swallowed = counted.lines + (not counted.ended) - last
@@ -152,7 +153,10 @@ def _numbered(reader: Any, source: Source, invalid: list[tuple[int, str]]) -> It
         yield Batch({name: [] for name in source.columns}, np.empty(0, np.int64), list(invalid))
 
 
-def _explained(source: Source, message: str) -> DataError:
+def _explained(source: Source, message: str, swallowing: Sequence[str]) -> DataError:
+    if swallowing:
+        ordinary = f"give --quote none if {source.quote} is an ordinary character there"
+        return DataError(f"{source.where}: {swallowing[0]}; close the quote, or {ordinary}")
     if "straddling" in message:
         why = (
             f"a row is longer than {BLOCK_BYTES >> 20} MB: a quote is opened and never closed, or the separator "
