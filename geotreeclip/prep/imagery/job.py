@@ -142,7 +142,7 @@ def sample_imagery(
         occurrences: Table of `sample_id`, `longitude`, `latitude`, `year` (Parquet or CSV).
         out: Folder to write.
         options: What is read and how.
-        points_per_part: Most points of a part; bounds its memory (about 1 MB for each 10 points).
+        points_per_part: Most points of a part; bounds its memory.
         workers: See :func:`geotreeclip.prep.partitions.run_partitions`, also for the two that follow.
         scheduler: Address of a Dask cluster.
         retries: Further attempts at a part that fails.

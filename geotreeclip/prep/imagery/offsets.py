@@ -220,7 +220,7 @@ _ENOUGH = 100  # clear pixels: fewer say nothing of a percentile
 _ENOUGH_SCENES = 3  # acquisitions: a single one may be hazy, and then all of it is bright
 _OVERDONE = -300.0
 _LEFT_IN = 900.0
-_BRIGHT = 2000.0
+_BRIGHT = 1300.0
 
 
 def _names(tallies: Sequence[Tally]) -> str:
@@ -242,7 +242,7 @@ class Audit:
 
     Where 1000 was subtracted twice, the darkest tenth of the clear pixels is far below zero (surface reflectance is
     below zero by more than 0.03 nowhere). Where it was never subtracted, the darkest hundredth of blue and of red both
-    lie near 1000, where plants have 100 to 400; bright deserts, whose red is far above their blue, are told apart.
+    lie just above 1000, where plants have 100 to 400; of bright deserts the red is far above that.
     The first is asked of each scene and group, the second of groups of scenes alone: one hazy scene looks alike.
     """
 

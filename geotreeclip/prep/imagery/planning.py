@@ -20,6 +20,14 @@ from geotreeclip.prep.imagery.grid import locate, utm_epsg
 
 __all__ = ["Part", "Plan", "plan_points"]
 
+_REASONS = (
+    "",
+    "no UTM zone north of 84 N or south of 80 S",
+    "coordinates missing or out of range",
+    "no year of observation (give --year YEAR)",
+    "coordinates too uncertain for a patch of 50 m (see --precision)",
+)
+
 _SQUARE = 100_000.0
 """Metres: squares of the military grid, on which the tiles of Sentinel-2 are laid."""
 
@@ -65,37 +73,33 @@ def plan_points(
         DataError: The table cannot be read, lacks a column, repeats an id, or has no sample with a place.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = _read(occurrences)
-    ids = table["sample_id"]
+    ids = table["sample_id"].combine_chunks()
     lon, lat = (np.asarray(table[name].to_numpy(), np.float64) for name in ("longitude", "latitude"))
-    year = table["year"].fill_null(-1).to_numpy().astype(np.int64)
+    year = table["year"].fill_null(-1).to_numpy().astype(np.int32)
     epsg = utm_epsg(lon, lat)
-    reason = np.full(len(lon), "", object)
+    reason = np.where(epsg == 0, 1, 0).astype(np.int8)  # index into _REASONS
     with np.errstate(invalid="ignore"):
-        possible = (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
-    reason[epsg == 0] = "no UTM zone north of 84 N or south of 80 S"
-    reason[~possible] = "coordinates missing or out of range"
+        reason[~((np.abs(lon) <= 180) & (np.abs(lat) <= 90))] = 2
     if need_year:
-        reason[(reason == "") & (year < 0)] = "no year of observation (give --year YEAR)"
+        reason[(reason == 0) & (year < 0)] = 3
     if "precision" in table.column_names:
-        stratum = table["precision"].fill_null("unknown").to_numpy(zero_copy_only=False)
-        coarse = ~np.isin(stratum, list(precision))
-        reason[(reason == "") & coarse] = "coordinates too uncertain for a patch of 50 m (see --precision)"
-    kept = np.flatnonzero(reason == "")
-    plan = Plan(
-        points=len(kept),
-        refused={str(why): int(n) for why, n in zip(*np.unique(reason[reason != ""], return_counts=True), strict=True)},
-    )
-    lost = np.flatnonzero(reason != "")
+        fits = pc.is_in(table["precision"].fill_null("unknown"), value_set=pa.array(list(precision), pa.string()))
+        reason[(reason == 0) & ~fits.to_numpy()] = 4
+    kept = np.flatnonzero(reason == 0)
+    counts = {_REASONS[code]: int((reason == code).sum()) for code in range(1, len(_REASONS))}
+    plan = Plan(points=len(kept), refused={why: count for why, count in counts.items() if count})
+    lost = np.flatnonzero(reason)
     refused = pa.table(
         {
             "sample_id": ids.take(pa.array(lost)),
             "longitude": lon[lost],
             "latitude": lat[lost],
             "year": pa.array(year[lost], pa.int32(), mask=year[lost] < 0),
-            "reason": pa.array(list(reason[lost]), pa.string()),
+            "reason": pa.array([_REASONS[code] for code in reason[lost]], pa.string()),
         }
     )
     write_atomically(out / "refused.parquet", lambda path: pq.write_table(refused, path))
@@ -107,7 +111,11 @@ def plan_points(
         places = locate(lon[rows], lat[rows], int(zone))
         x[rows], y[rows] = places.x, places.y
     across, up = np.floor(x / _SQUARE).astype(np.int64), np.floor(y / _SQUARE).astype(np.int64)
-    order = kept[_order(ids, epsg, across, up, year, x, y, kept)]
+    # By zone, square, year, place, id: a total order, so that nothing depends on the order of the table.
+    keys = {"epsg": epsg, "across": across, "up": up, "year": year, "south": -y, "x": x}
+    sorting = pa.table({**{name: values[kept] for name, values in keys.items()}, "sample_id": ids.take(pa.array(kept))})
+    by = [(name, "ascending") for name in sorting.column_names]
+    order = kept[pc.sort_indices(sorting, sort_keys=by).to_numpy()]
     points = pa.table(
         {
             "sample_id": ids.take(pa.array(order)),
@@ -170,21 +178,6 @@ def _read(path: Path) -> Any:
     return table
 
 
-def _order(
-    ids: Any,
-    epsg: NDArray[Any],
-    across: NDArray[Any],
-    up: NDArray[Any],
-    year: NDArray[Any],
-    x: NDArray[Any],
-    y: NDArray[Any],
-    kept: NDArray[Any],
-) -> NDArray[np.int64]:
-    """By zone, square, year, place, id: total, so that nothing depends on the order of the table."""
-    names = np.asarray(ids.to_numpy(zero_copy_only=False), object)[kept].astype(str)
-    return np.lexsort((names, x[kept], -y[kept], year[kept], up[kept], across[kept], epsg[kept])).astype(np.int64)
-
-
 def _starts(squares: NDArray[np.int64], most: int) -> list[int]:
     """Where parts begin: at each new square, and after so many points of one."""
     fresh = np.flatnonzero(np.r_[True, (np.diff(squares, axis=0) != 0).any(axis=1)])
@@ -196,5 +189,6 @@ def _digest(points: Any) -> str:
     digest = hashlib.sha256()
     for name in ("longitude", "latitude", "year", "epsg"):
         digest.update(np.ascontiguousarray(points[name].to_numpy()).tobytes())
-    digest.update("\n".join(points["sample_id"].to_pylist()).encode())
+    for batch in points.select(["sample_id"]).to_batches(max_chunksize=65536):
+        digest.update(("\n".join(batch.column(0).to_pylist()) + "\n").encode())
     return digest.hexdigest()

@@ -44,7 +44,7 @@ _GDAL: dict[str, str | int] = {
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "16000000",
     "GDAL_CACHEMAX": 256,  # megabytes
-    "AWS_NO_SIGN_REQUEST": "YES",
+    "AWS_NO_SIGN_REQUEST": "YES",  # public buckets; set NO for those that ask for credentials
 }
 _WINDOW = (256, 2048)
 """Least and most cells along each side of the area that points share."""
@@ -107,7 +107,10 @@ def read_asset(asset: Asset, sign: Signer, clock: Clock, use: Callable[[Raster],
         link = sign(asset.href)
         try:
             whole = server in _WHOLE_ONLY
-            with _fetched(link, clock) if whole else nullcontext(link) as path, _opened(asset, path, clock) as raster:
+            with (
+                _fetched(asset.href, link, clock) if whole else nullcontext(link) as path,
+                _opened(asset, path, clock) as raster,
+            ):
                 return use(raster)
         except OSError as error:
             problem, parts = _reason(asset.href, link, error)
@@ -124,12 +127,12 @@ _MOST_BYTES = 2_000_000_000
 
 
 @contextmanager
-def _fetched(link: str, clock: Clock) -> Iterator[str]:
+def _fetched(href: str, link: str, clock: Clock) -> Iterator[str]:
     """A file of a server that gives whole files alone, as long as it is needed."""
     with tempfile.NamedTemporaryFile(prefix="geotreeclip-", suffix=".tif") as sink:
         with clock(), urllib.request.urlopen(link, timeout=60) as answer:  # noqa: S310  # http, as checked
             if int(answer.headers.get("Content-Length") or 0) > _MOST_BYTES:
-                raise SceneLost(f"{link}: its server gives whole files alone, and this one has over 2 GB")
+                raise SceneLost(f"{href}: its server gives whole files alone, and this one has over 2 GB")
             shutil.copyfileobj(answer, sink)
         sink.flush()
         yield sink.name
@@ -286,6 +289,7 @@ def _check(href: str) -> None:
 def _reason(href: str, link: str, error: Exception) -> tuple[SceneLost | Unreachable, bool]:
     """Whether a file is lost, or its server out of reach for now; and whether the server gives parts of files."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = text.replace(link, href)  # a signed link holds a token
     if "://" not in href or href.startswith("file://"):
         return SceneLost(f"{href}: {text}"), True
     if not href.startswith(("http://", "https://")):

@@ -314,6 +314,20 @@ def test_the_result_does_not_depend_on_parts_and_workers(world: World) -> None:
         pd.testing.assert_frame_equal(whole[2], other[2])
 
 
+def test_the_order_of_the_table_does_not_matter(world: World) -> None:
+    lon, lat, years = many(world)
+    out = world.folder.parent / "out"
+    run(world, lon, lat, years)
+    whole = plain(out)
+    shutil.rmtree(out)
+    table = world.folder.parent / "occurrences.parquet"
+    pd.read_parquet(table).sample(frac=1, random_state=1).to_parquet(table)
+    sample_imagery(table, out, ImageryOptions(str(world.catalog())), progress=False)
+    again = plain(out)
+    assert whole[0] == again[0]
+    np.testing.assert_array_equal(whole[1], again[1])
+
+
 def test_a_stopped_run_goes_on_and_ends_in_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     lon, lat, years = many(world)
     out = world.folder.parent / "out"
