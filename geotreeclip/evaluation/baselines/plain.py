@@ -9,14 +9,11 @@ Shape letters: N samples of the set, M test samples, S training taxa, F features
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.evaluation.baselines.fold import Fold, Scores, finish, training_labels
 from geotreeclip.evaluation.splits import assign_folds, chord_to_km, nearest_km, unit_vectors
 from geotreeclip.schema import VARIABLE_INDEX, VARIABLE_NAMES
 
@@ -30,59 +27,35 @@ FOREST = {"n_estimators": 500, "max_features": "sqrt", "min_samples_leaf": 1, "c
 """Parameters of the random forest, scikit-learn's names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """What a baseline may see of one fold.
-
-    Attributes:
-        environment: [N, 27] in schema order, NaN where missing; of all samples.
-        taxon: int64 [N], rows of the taxonomy. Those of test samples are never read.
-        block: int64 [N], spatial blocks.
-        train: Rows of the training samples.
-        test: Rows of the test samples, [M].
-        buffer_km: Distance that the fold keeps between the two; choices made within the training part keep it too.
-        seed: Of everything random.
-        jobs: Processes or threads a baseline may use.
-    """
-
-    environment: NDArray[np.floating[Any]]
-    taxon: NDArray[np.int64]
-    block: NDArray[np.int64]
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
-    buffer_km: float = 0.0
-    seed: int = 0
-    jobs: int = 1
-
-    @property
-    def longitude(self) -> NDArray[np.float64]:
-        """Degrees, [N]."""
-        return self.environment[:, VARIABLE_INDEX["longitude"]].astype(np.float64)
-
-    @property
-    def latitude(self) -> NDArray[np.float64]:
-        """Degrees, [N]."""
-        return self.environment[:, VARIABLE_INDEX["latitude"]].astype(np.float64)
-
-
-class Scores(NamedTuple):
-    """What a baseline says of the test samples.
-
-    Attributes:
-        labels: int64 [S], the training taxa, rows of the taxonomy, ascending.
-        log_prob: float32 [M, S], natural logarithms of probabilities that sum to one.
-        method: Its settings in words.
-    """
-
-    labels: NDArray[np.int64]
-    log_prob: NDArray[np.float32]
-    method: str
-
-
 def majority(fold: Fold) -> Scores:
     """The shares of the taxa in training, for every sample alike."""
-    labels, _, prior = _training_labels(fold)
+    labels, _, prior = training_labels(fold)
     return Scores(labels, np.log(np.tile(prior, (len(fold.test), 1))).astype(np.float32), "shares in training")
+
+
+def country_majority(fold: Fold) -> Scores:
+    """The shares of the taxa among the training samples of the same country.
+
+    One more training sample, of the overall shares, is counted in every country, so a sample of a country that training
+    has not, or that states none, gets the overall shares.
+
+    Raises:
+        DataError: The set states no countries.
+    """
+    labels, code, prior = training_labels(fold)
+    if fold.country is None:
+        raise DataError("country majority needs the countries of the samples; pack the set with a column country")
+    names, place = np.unique(fold.country, return_inverse=True)
+    place = place.reshape(-1)
+    count = np.zeros((len(names), len(labels)))
+    np.add.at(count, (place[fold.train], code), 1)
+    count[names == ""] = 0
+    at = count[place[fold.test]]
+    total = at.sum(axis=1, keepdims=True)
+    known = int((total > 0).sum())
+    mixed = (at + prior) / (total + 1)
+    method = f"shares in the country; {known} of {len(at)} test samples lie in a country of the training part"
+    return Scores(labels, np.log(mixed).astype(np.float32), method)
 
 
 def location_neighbours(fold: Fold) -> Scores:
@@ -91,14 +64,14 @@ def location_neighbours(fold: Fold) -> Scores:
     The number of neighbours is chosen from :data:`NEIGHBOURS` by top-1 over three folds of whole blocks within the
     training part, with the buffer of the fold between them.
     """
-    labels, code, prior = _training_labels(fold)
+    labels, code, prior = training_labels(fold)
     lon, lat = fold.longitude, fold.latitude
     if not np.isfinite(lon).all() or not np.isfinite(lat).all():
         raise DataError("location neighbours need longitude and latitude of every sample; drop those without")
     train_lon, train_lat = lon[fold.train], lat[fold.train]
     most = _choose_neighbours(train_lon, train_lat, code, prior, fold)
     votes = _votes(train_lon, train_lat, code, lon[fold.test], lat[fold.test], (most,), len(labels))[most]
-    return _finish(labels, votes, prior, 1 / most, f"{most} neighbours, weights 1 / (distance + {NEIGHBOUR_KM:g} km)")
+    return finish(labels, votes, prior, 1 / most, f"{most} neighbours, weights 1 / (distance + {NEIGHBOUR_KM:g} km)")
 
 
 def random_forest(fold: Fold) -> Scores:
@@ -114,25 +87,14 @@ def random_forest(fold: Fold) -> Scores:
         from sklearn.ensemble import RandomForestClassifier
     except ImportError as error:
         raise ConfigError("the random forest needs scikit-learn: pip install 'geotreeclip[eval]'") from error
-    labels, code, prior = _training_labels(fold)
+    labels, code, prior = training_labels(fold)
     features = forest_features(fold)
     forest = RandomForestClassifier(**FOREST, random_state=fold.seed, n_jobs=fold.jobs)
     forest.fit(features[fold.train], code)
     probability = forest.predict_proba(features[fold.test])
     trees = int(FOREST["n_estimators"])  # type: ignore[call-overload]
     words = ", ".join(f"{name} {value}" for name, value in FOREST.items())
-    return _finish(labels, probability, prior, 1 / trees, f"{words}, {features.shape[1]} features")
-
-
-BASELINES: dict[str, tuple[Callable[[Fold], Scores], str]] = {
-    "majority": (majority, "none"),
-    "location neighbours": (location_neighbours, "location"),
-    "random forest": (random_forest, "environment"),
-}
-"""Name to the baseline and its inputs, as reports name them."""
-
-SEEDED = ("random forest",)
-"""Baselines whose result depends on the seed."""
+    return finish(labels, probability, prior, 1 / trees, f"{words}, {features.shape[1]} features")
 
 
 def forest_features(fold: Fold) -> NDArray[np.float32]:
@@ -148,22 +110,6 @@ def forest_features(fold: Fold) -> NDArray[np.float32]:
     table = table[:, known]
     median = np.nanmedian(table[fold.train], axis=0)
     return np.where(np.isfinite(table), table, median).astype(np.float32)
-
-
-def _training_labels(fold: Fold) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Taxa of the training part, which of them each training sample is, and their shares."""
-    if len(fold.train) == 0:
-        raise DataError("the fold has no training sample; check its split")
-    labels, code, count = np.unique(fold.taxon[fold.train], return_inverse=True, return_counts=True)
-    return labels.astype(np.int64), code.reshape(-1).astype(np.int64), count / count.sum()
-
-
-def _finish(
-    labels: NDArray[np.int64], probability: NDArray[np.float64], prior: NDArray[np.float64], share: float, method: str
-) -> Scores:
-    """Mix in a share of the prior: of one vote among those that were cast."""
-    mixed = (probability + share * prior) / (1 + share)
-    return Scores(labels, np.log(mixed).astype(np.float32), method)
 
 
 def _votes(
