@@ -32,6 +32,7 @@ from rasterio.transform import Affine
 from geotreeclip.prep.imagery.catalogs import load_index
 from geotreeclip.prep.imagery.grid import locate
 from geotreeclip.prep.imagery.job import ImageryOptions, sample_imagery
+from geotreeclip.prep.imagery.planning import POINTS, points_of
 from geotreeclip.prep.imagery.sampling import StacSampler
 from geotreeclip.prep.imagery.signing import signer
 from geotreeclip.prep.imagery.store import ImageryStore
@@ -123,7 +124,7 @@ def measure(out: Path, points: int, scenes: int, workers: int) -> dict[str, Any]
             result["rasters_opened_per_point"] = report.opened / points
     store = ImageryStore(out / "imagery-1")
     some = np.linspace(0, points - 1, min(points, 20)).astype(np.int64)
-    table = pq.read_table(out / "imagery-1" / "points.parquet")
+    table = points_of(out / "imagery-1" / POINTS, 0, points)
     places = locate(table["longitude"].to_numpy()[some], table["latitude"].to_numpy()[some], EPSG)
     index = out / "imagery-1" / "scenes.jsonl"
     naive = StacSampler(load_index(str(index), "benchmark").search, signer("none"))

@@ -5,7 +5,7 @@
     OUT/refused.parquet         samples without a place on a grid, or a year, with the reason
     OUT/scenes.parquet          what each scene gave, its offset and the rule it comes from
     OUT/report.json
-    OUT/points.parquet, scenes.jsonl, plan.json    the plan of the work; kept, so that a stopped run goes on
+    OUT/points.arrow, scenes.jsonl, plan.json    the plan of the work; kept, so that a stopped run goes on
 
 A part is some of the points of one square of 100 km of one UTM zone, sorted by year, so that few scenes serve it and
 each is opened once for all its points. The result does not depend on how the points are cut into parts.
@@ -28,7 +28,7 @@ from geotreeclip.prep.imagery import catalogs
 from geotreeclip.prep.imagery.composite import Composites
 from geotreeclip.prep.imagery.grid import Points, locate
 from geotreeclip.prep.imagery.offsets import Audit, OffsetRules
-from geotreeclip.prep.imagery.planning import plan_points
+from geotreeclip.prep.imagery.planning import POINTS, plan_points, points_of
 from geotreeclip.prep.imagery.problems import SceneLost
 from geotreeclip.prep.imagery.report import finish
 from geotreeclip.prep.imagery.sampling import StacSampler
@@ -115,10 +115,11 @@ class ImageryOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A part: a row group of the points, and how to sample it. `source` is `index`, `api` or `earthengine`."""
+    """A part: rows of the points, and how to sample them. `source` is `index`, `api` or `earthengine`."""
 
     points: str
-    group: int
+    start: int
+    rows: int
     source: str
     index: tuple[str, str]
     span: tuple[int, int]
@@ -166,8 +167,8 @@ def sample_imagery(
     plan = plan_points(occurrences, out, points_per_part, need_year=need_year, precision=options.precision)
     source, index, span, catalog, options = _prepare(out, options)
     tasks = [
-        Partition(part.key, _Task(str(out / "points.parquet"), number, source, index, span, options))
-        for number, part in enumerate(plan.parts)
+        Partition(part.key, _Task(str(out / POINTS), part.start, part.rows, source, index, span, options))
+        for part in plan.parts
     ]
     print(
         f"{plan.points:,} points in {len(plan.parts)} parts to {out}, year: {options.year}, bands: "
@@ -188,7 +189,7 @@ def work(task: _Task, folder: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     begin = time.perf_counter()
-    table = pq.ParquetFile(task.points).read_row_group(task.group)
+    table = points_of(task.points, task.start, task.rows)
     epsg = int(table["epsg"][0].as_py())
     points = locate(table["longitude"].to_numpy(), table["latitude"].to_numpy(), epsg)
     own = table["year"].to_numpy().astype(np.int64)

@@ -18,7 +18,10 @@ from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import DataError
 from geotreeclip.prep.imagery.grid import locate, utm_epsg
 
-__all__ = ["Part", "Plan", "plan_points"]
+__all__ = ["POINTS", "Part", "Plan", "plan_points", "points_of"]
+
+POINTS = "points.arrow"
+"""File of the points in the order of the result: `sample_id`, `longitude`, `latitude`, `year`, `epsg`."""
 
 _REASONS = (
     "",
@@ -34,9 +37,10 @@ _SQUARE = 100_000.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Points of a part: its key, and how many."""
+    """Points of a part: its key, the first row, and how many."""
 
     key: str
+    start: int
     rows: int
 
 
@@ -45,7 +49,7 @@ class Plan:
     """The parts of the work.
 
     Attributes:
-        parts: In the order of the row groups of `points.parquet`.
+        parts: In the order of the points.
         digest: Of the points in their order; does not depend on the parts.
         points: How many are sampled.
         refused: How many are not, by reason.
@@ -60,7 +64,7 @@ class Plan:
 def plan_points(
     occurrences: Path, out: Path, points_per_part: int, *, need_year: bool, precision: Sequence[str]
 ) -> Plan:
-    """Write `points.parquet`, a row group for each part, and `refused.parquet`.
+    """Write :data:`POINTS`, from which each part maps its rows, and `refused.parquet`.
 
     Args:
         occurrences: Table of `sample_id`, `longitude`, `latitude`, `year`, and perhaps `precision`.
@@ -126,20 +130,26 @@ def plan_points(
         }
     )
     starts = _starts(np.stack([epsg[order], across[order], up[order]], axis=1), points_per_part)
-    ends = [*starts[1:], len(order)]
-    with_numbers = zip(starts, ends, strict=True)
-    plan.parts = [
-        Part(f"{epsg[order[a]]}-{across[order[a]]:02d}-{up[order[a]]:03d}-{a:08d}", b - a) for a, b in with_numbers
-    ]
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        row = order[start]
+        key = f"{epsg[row]}-{across[row]:02d}-{up[row]:03d}-{start:08d}"
+        plan.parts.append(Part(key, start, end - start))
 
     def write(path: Path) -> None:
-        with pq.ParquetWriter(path, points.schema) as writer:
-            for start, end in zip(starts, ends, strict=True):
-                writer.write_table(points.slice(start, end - start), row_group_size=end - start)
+        with pa.ipc.new_file(path, points.schema) as writer:
+            writer.write_table(points)
 
-    write_atomically(out / "points.parquet", write)
+    write_atomically(out / POINTS, write)
     plan.digest = _digest(points)
     return plan
+
+
+def points_of(path: str | Path, start: int, rows: int) -> Any:
+    """Some rows of :data:`POINTS`, an Arrow table; nothing else is read."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all().slice(start, rows).combine_chunks()
 
 
 def _read(path: Path) -> Any:
@@ -171,9 +181,9 @@ def _read(path: Path) -> Any:
         raise DataError(f"{path}: a value of {name} is no {kind}: {error}") from error
     if table["sample_id"].null_count:
         raise DataError(f"{path}: {table['sample_id'].null_count} samples have no sample_id")
-    counts = pc.value_counts(table["sample_id"].combine_chunks())
-    if len(counts) < len(table):
-        twice = next(entry["values"] for entry in counts.to_pylist() if entry["counts"] > 1)
+    if pc.count_distinct(table["sample_id"]).as_py() < len(table):
+        counts = pc.value_counts(table["sample_id"].combine_chunks())
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
         raise DataError(f"{path}: sample id {twice!r} comes more than once")
     return table
 
