@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,44 +235,40 @@ def _entry(
 
 
 def _simple(path: Path) -> Backbone:
-    """A table with one row for a name."""
+    """A table with one row for a name. Accepted names are found as "=name", whatever their keys."""
     frame = read_table(path)
     name = need_column(frame, NAME_COLUMNS, path, "names")
-    columns = {
-        "key": ("key", "taxon_key", "taxonkey", "species_key", "specieskey", "taxonid"),
-        "rank": ("rank", "taxonrank"),
-        "kingdom": ("kingdom",),
-        "family": ("family", "level1_family"),
-        "genus": ("genus", "level2_genus"),
-        "leaf_type": ("leaf_type", "level0"),
-    }
-    found = {field: column_of(frame, names) for field, names in columns.items()}
     accepted = column_of(frame, ("accepted_name", "accepted", "acceptedname", "accepted_species"))
-    if accepted == name:
-        accepted = ""
+    key = column_of(frame, ("key", "taxon_key", "taxonkey", "species_key", "specieskey", "taxonid"))
+    traits = {
+        "rank": column_of(frame, ("rank", "taxonrank")),
+        "kingdom": column_of(frame, ("kingdom",)),
+        "family": column_of(frame, ("family", "level1_family")),
+        "genus": column_of(frame, ("genus", "level2_genus")),
+        "leaf_type": column_of(frame, ("leaf_type", "level0")),
+    }
     backbone = Backbone()
-    rows = [{key: " ".join(str(value).split()) for key, value in row.items()} for row in frame.to_dict("records")]
-    for row in rows:
-        key = row[found["key"]].removesuffix(".0") if found["key"] else ""
-        target = row[accepted] if accepted else ""
-        if name_key(target) == name_key(row[name]):
-            target = ""
-        texts = {field: row[column] for field, column in found.items() if column and field != "key"}
-        texts["rank"] = texts.get("rank", "").upper() or "SPECIES"
-        if target:
-            # Its own name may stand in another row, with more about it; where it does not, this one is all there is.
-            backbone.add(Entry(key or f"synonym {name_key(row[name])}", row[name], accepted=f"={name_key(target)}",
-                               rank=texts["rank"], kingdom=texts.get("kingdom", "")))  # fmt: skip
-        elif row[name]:
-            backbone.add(Entry(key or f"={name_key(row[name])}", row[name], **texts))
-    own = {name_key(entry.name): entry.id for entry in backbone.by_id.values() if not entry.accepted}
-    for row in rows:
-        target = row[accepted] if accepted else ""
-        if target and name_key(target) not in own:
-            texts = {field: row[column] for field, column in found.items() if column and field not in ("key", "rank")}
-            genus = texts.pop("genus", "") if target.split()[0] == row[name].split()[0] else target.split()[0]
-            backbone.add(Entry(f"={name_key(target)}", target, genus=genus, **texts))
-    for key, number in own.items():  # "=name" leads to the row of that name
-        if number != f"={key}":
-            backbone.by_id.setdefault(f"={key}", backbone.by_id[number])
+    implied: list[Entry] = []
+    for row in frame.to_dict("records"):
+        text = {column: " ".join(str(value).split()) for column, value in row.items()}
+        own, target = text[name], text.get(accepted, "") if accepted != name else ""
+        if not own:
+            continue
+        said = {trait: text.get(column, "") for trait, column in traits.items()}
+        said["rank"] = said["rank"].upper() or "SPECIES"
+        number = text.get(key, "").removesuffix(".0")
+        if not target or name_key(target) == name_key(own):
+            backbone.add(Entry(number or f"={name_key(own)}", own, **said))
+            continue
+        synonym = Entry(number or f"synonym {name_key(own)}", own, f"={name_key(target)}", said["rank"])
+        backbone.add(replace(synonym, kingdom=said["kingdom"]))
+        if target.split()[0] != own.split()[0]:
+            said["genus"] = ""
+        implied.append(Entry(f"={name_key(target)}", target, **said))
+    stated = {f"={name_key(entry.name)}": entry for entry in backbone.by_id.values() if not entry.accepted}
+    for entry in implied:  # accepted names without a row of their own: what their synonyms say is all there is
+        if entry.id not in stated:
+            backbone.add(entry)
+    for number, entry in stated.items():
+        backbone.by_id.setdefault(number, entry)
     return backbone
