@@ -81,6 +81,8 @@ def plausible(name: str, values: NDArray[np.float64], where: str) -> tuple[NDArr
     fitting = [words for words, turned in _other_units(name, known) if _fit(turned, variable.low, variable.high)]
     if share > REFUSED_SHARE and (fitting or share > WRONG_SHARE):
         looks = "they look like " + ", or like ".join(fitting)
+        if not fitting and name == "elevation" and np.median(known) < variable.low:
+            fitting, looks = ["sea"], "they look like the sea floor; are the points on land?"
         raise DataError(
             f"{where}: {share:.0%} of the values of {name} are outside {variable.low:g} to {variable.high:g} "
             f"{variable.unit} (seen {known.min():g} to {known.max():g}): "

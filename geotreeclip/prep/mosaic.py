@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.prep.rasters import Floats, Grid, Raster, geodesic, read_grid
+from geotreeclip.prep.coast import nearest_land
+from geotreeclip.prep.rasters import Floats, Grid, Raster, read_grid
 
 __all__ = ["RasterInfo", "Sampled", "sample_raster", "sample_rasters"]
-
-_FINALISTS = 32  # land cells whose distance is measured on the ellipsoid; the others are farther by any measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def sample_rasters(
     distance = np.zeros(len(lon))
     if coast_km:
         missing = np.flatnonzero(np.isnan(values))
-        values[missing], distance[missing], lon[missing], lat[missing] = _nearest_land(
+        values[missing], distance[missing], lon[missing], lat[missing] = nearest_land(
             grids, lon[missing], lat[missing], coast_km
         )
     return Sampled(values, distance, lon, lat, infos)
@@ -174,85 +173,6 @@ def _corner(raster: Raster, grids: Sequence[Grid], column: Floats, row: Floats) 
                 values[beyond[inside]] = neighbour.cells(*other.holding(there[inside], down[inside]))
             beyond, lon, lat = beyond[~inside], lon[~inside], lat[~inside]
     return values
-
-
-def _nearest_land(
-    grids: Sequence[Grid], lon: Floats, lat: Floats, limit_km: float
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Nearest cell with data, over all rasters: its value, its distance in km (0: none), its nearest place."""
-    value, best = np.full(len(lon), np.nan), np.full(len(lon), np.inf)
-    where_lon, where_lat = lon.copy(), lat.copy()
-    for grid in grids:
-        column, row = grid.place(lon, lat)
-        wide, high = grid.cell_metres(column, row)
-        # Cells that a point is beyond the edges, against the cells that the distance spans.
-        reach = limit_km * 1000
-        with np.errstate(invalid="ignore"):
-            beyond_x = np.maximum(np.maximum(-column, column - grid.width), 0) * wide
-            beyond_y = np.maximum(np.maximum(-row, row - grid.height), 0) * high
-            near = np.flatnonzero(np.hypot(beyond_x, beyond_y) <= 2 * reach)
-        if len(near) == 0:
-            continue
-        with Raster(grid.location) as raster:
-            # By rows and columns, so that blocks of the file are read in their order.
-            for i in near[np.lexsort((column[near] // 256, row[near] // 256))]:
-                found = _search(raster, lon[i], lat[i], column[i], row[i], (wide[i], high[i]), reach)
-                if found is not None and found[1] < best[i]:
-                    value[i], best[i], where_lon[i], where_lat[i] = found
-    return value, np.where(np.isinf(best), 0.0, best), where_lon, where_lat
-
-
-def _search(
-    raster: Raster, lon: float, lat: float, column: float, row: float, cell: tuple[float, float], limit: float
-) -> tuple[float, float, float, float] | None:
-    """The nearest cell with data around a point: value, kilometres, longitude and latitude of its nearest place."""
-    grid = raster.grid
-    wide, high = max(cell[0], 1e-3), max(cell[1], 1e-3)
-    reach = 2 * max(wide, high)
-    while True:
-        reach = min(reach, limit)
-        top = max(0, int(np.floor(row - reach / high)))
-        bottom = min(grid.height, int(np.floor(row + reach / high)) + 1)
-        left, right = int(np.floor(column - reach / wide)), int(np.floor(column + reach / wide)) + 1
-        if grid.circular and right - left >= grid.width:
-            left = int(np.floor(column)) - grid.width // 2
-            right = left + grid.width
-        elif not grid.circular:
-            left, right = max(0, left), min(grid.width, right)
-        if top < bottom and left < right:
-            known = ~np.isnan(data := _wrapped_window(raster, top, bottom, left, right))
-            if known.any():
-                rows, columns = np.nonzero(known)
-                near_row = np.clip(row, rows + top, rows + top + 1)
-                near_column = np.clip(column, columns + left, columns + left + 1)
-                roughly = np.hypot((near_column - column) * wide, (near_row - row) * high)
-                if roughly.min() <= reach or reach >= limit:
-                    chosen = np.argsort(roughly, kind="stable")[:_FINALISTS]
-                    places = grid.degrees(near_column[chosen], near_row[chosen])
-                    sound = np.isfinite(places[0]) & np.isfinite(places[1])
-                    chosen, far, up = chosen[sound], places[0][sound], places[1][sound]
-                    count = len(chosen)
-                    metres = geodesic().inv(np.full(count, lon), np.full(count, lat), far, up)[2]
-                    if count and metres.min() <= limit:
-                        first = int(np.argmin(metres))
-                        value = float(data[rows[chosen[first]], columns[chosen[first]]])
-                        return value, float(metres[first]) / 1000, float(far[first]), float(up[first])
-                    return None
-        if reach >= limit:
-            return None
-        reach *= 4
-
-
-def _wrapped_window(raster: Raster, top: int, bottom: int, left: int, right: int) -> Floats:
-    """A window whose columns may go on around the Earth."""
-    width = raster.grid.width
-    if left >= 0 and right <= width:
-        return raster.window(top, bottom, left, right)
-    start, count = left % width, right - left
-    if start + count <= width:
-        return raster.window(top, bottom, start, start + count)
-    parts = [raster.window(top, bottom, start, width), raster.window(top, bottom, 0, start + count - width)]
-    return np.concatenate(parts, axis=1)
 
 
 def _check_tiles(grids: Sequence[Grid]) -> None:

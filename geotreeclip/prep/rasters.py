@@ -105,7 +105,7 @@ class Grid:
     def place(self, longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
         """Fractional column and row of points, NaN where they have no place in the projection; beyond the edges too.
 
-        Longitudes a full turn away are brought into the raster.
+        Longitudes a full turn away are brought into the raster, or as near to it as may be.
         """
         x, y = longitude, latitude
         if not self.geographic:
@@ -116,8 +116,9 @@ class Grid:
             row = inverse.d * x + inverse.e * y + inverse.f
             if self.geographic:
                 turn = 360 / abs(self.transform.a)
-                column = np.where(column < -_SLACK, column + turn, column)
-                column = np.where(column > self.width, column - turn, column)
+                beyond = (column < -_SLACK) | (column > self.width)
+                nearest = (column - self.width / 2 + turn / 2) % turn + self.width / 2 - turn / 2
+                column = np.where(beyond, nearest, column)
                 column = np.where((column == self.width) & (column >= turn), 0.0, column)  # 180 degrees is -180
         nowhere = ~(np.isfinite(column) & np.isfinite(row))
         return np.where(nowhere, np.nan, column), np.where(nowhere, np.nan, row)

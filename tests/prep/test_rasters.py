@@ -277,3 +277,39 @@ def test_rasters_at_an_address_are_read_by_window(tmp_path: Path, server) -> Non
         sample_rasters([f"{address}/absent_bio1.tif"], np.array([0.5]), np.array([9.5]))
     with pytest.raises(ConfigError, match="its name tells no variable"):
         find_rasters([f"{address}/unnamed.tif"])
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3413"])
+def test_both_ways_to_look_for_land_find_what_a_look_at_every_cell_finds(tmp_path: Path, monkeypatch, crs: str) -> None:
+    from geotreeclip.prep import coast
+
+    rng = np.random.default_rng(0)
+    cells = np.where(rng.random((60, 80)) < 0.03, rng.integers(1, 999, (60, 80)), -1).astype(np.float32)
+    if crs == "EPSG:4326":
+        transform, lon, lat = from_origin(20, 72, 0.05, 0.02), rng.uniform(19.9, 24.1, 60), rng.uniform(70.7, 72.1, 60)
+    else:
+        transform = from_origin(-200_000, -800_000, 2500, 2500)
+        lon, lat = warp_points(crs, "EPSG:4326", rng.uniform(-2.1e5, 1e4, 60), rng.uniform(-9.6e5, -7.9e5, 60))
+    path = write_raster(tmp_path / "bio01.tif", cells, transform, crs=crs, nodata=-1)
+    grid = rasters.read_grid(str(path))
+    column, row = grid.place(np.array(lon), np.array(lat))
+    down, across = np.nonzero(cells > 0)
+    expected, distance = np.full(60, np.nan), np.zeros(60)
+    for i in range(60):
+        places = grid.degrees(np.clip(column[i], across, across + 1.0), np.clip(row[i], down, down + 1.0))
+        far = rasters.geodesic().inv(np.full(len(across), lon[i]), np.full(len(across), lat[i]), *places)[2]
+        if far.min() <= 8000:
+            expected[i], distance[i] = cells[down[np.argmin(far)], across[np.argmin(far)]], far.min() / 1000
+    assert 10 < np.isfinite(expected).sum() < 60
+    for few in (0, 10**9):
+        monkeypatch.setattr(coast, "_FEW_CELLS", few)
+        found = sample_rasters([path], np.array(lon), np.array(lat), coast_km=8)
+        np.testing.assert_array_equal(found.values, expected)
+        np.testing.assert_allclose(found.coast_km, distance, atol=1e-6)
+
+
+def test_points_beside_a_regional_raster_are_beside_it_on_either_side(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "bio01.tif", np.full((4, 4), 8.0), from_origin(176, 4, 1, 1))
+    found = sample_rasters([path], np.array([175.9, -179.9, 179.9, -170.0]), np.full(4, 2.0), coast_km=20)
+    np.testing.assert_array_equal(found.values, [8, 8, 8, np.nan])
+    np.testing.assert_allclose(found.coast_km, [11.1, 11.1, 0, 0], atol=0.1)
