@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.prep.occurrences.fields import TAXON_FIELDS
-from geotreeclip.prep.occurrences.tables import Batch
+from geotreeclip.prep.occurrences.tables import SUBSTITUTE, Batch
 
 __all__ = ["SEPARATOR", "normalise"]
 
@@ -22,6 +22,7 @@ SEPARATOR = "\x1f"
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 _DATE = re.compile(r"^(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?(?![\d])")
+_NO_TEXT = f"[\\x00{SUBSTITUTE}]"
 _SHOWN = 80
 
 
@@ -74,10 +75,11 @@ class _Damage:
         self.of_row: dict[int, str] = {}
         self.count = count
 
-    def note(self, rows: NDArray[np.int64], name: str, value: bytes) -> None:
+    def note(self, rows: NDArray[np.int64], name: str, value: str) -> None:
+        kind = "a NUL byte" if "\0" in value else "bytes that are not UTF-8"
+        shown = value[:_SHOWN].replace("\0", "\ufffd").replace(SUBSTITUTE, "\ufffd")
         for row in rows.tolist():
-            kind = "a NUL byte" if b"\0" in value else "bytes that are not text"
-            self.of_row.setdefault(row, f"{kind} in {name}: {value[:_SHOWN]!r}")
+            self.of_row.setdefault(row, f"{kind} in {name}: {shown!r}")
 
     def texts(self) -> Any:
         import pyarrow as pa
@@ -169,23 +171,14 @@ class _Fields:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        try:
-            text = column.cast(pa.string())
-            if not pc.any(pc.match_substring(text, "\0")).as_py():
-                return text
-        except pa.ArrowInvalid:
-            pass
-        values = column.cast(pa.binary()).to_pylist()
-        for place, value in enumerate(values):
-            try:
-                if "\0" not in value.decode():
-                    continue
-            except UnicodeDecodeError:
-                pass
+        text = column.cast(pa.string())  # the reader has marked what is no text
+        wrong = pc.match_substring_regex(text, _NO_TEXT)
+        if not pc.any(wrong).as_py():
+            return text
+        for place in pc.indices_nonzero(wrong).to_pylist():
             rows = np.array([place]) if of_codes is None else np.flatnonzero(of_codes[0] == place) + of_codes[1]
-            self.damage.note(rows, name, value)
-            values[place] = b""
-        return pa.array(values, pa.binary()).cast(pa.string())
+            self.damage.note(rows, name, text[place].as_py())
+        return pc.if_else(wrong, "", text)
 
 
 def parse_numbers(text: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -271,6 +271,8 @@ def _first_line(path: Path, member: str, encoding: str) -> str:
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{where}: is UTF-16 text; save it as UTF-8")
     line = start.splitlines()[0]
+    if not line.strip():
+        raise DataError(f"{where}: begins with an empty line; delete it, the first line names the columns")
     if b"\0" in line or len(line) >= HEADER_BYTES:
         raise DataError(f"{where}: is no text table (its first line holds NUL bytes, or does not end)")
     try:

@@ -5,6 +5,7 @@ N rows of a batch. Columns come as strings: fields of few distinct values as dic
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,12 @@ BLOCK_BYTES = 16 << 20
 """Text read at once; also the longest row that is understood."""
 
 BATCH_ROWS = 65_536
+
+SUBSTITUTE = "\x1a"
+"""Stands for a byte that is no text: the character that ASCII has for this."""
+
+_MARKED = "geotreeclip-substitute"
+codecs.register_error(_MARKED, lambda error: (SUBSTITUTE * (error.end - error.start), error.end))  # type: ignore[attr-defined]
 _SHOWN = 120
 
 
@@ -52,15 +59,26 @@ def read_batches(source: Source) -> Iterator[Batch]:
 
 
 class _Counted:
-    """A stream that counts line ends and quotes as it is read."""
+    """A stream that counts line ends and quotes as it is read, and marks bytes that are not UTF-8.
+
+    The parser shows rows that it cannot split as text, so that every byte has to be text by then.
+    """
 
     closed = False
 
-    def __init__(self, stream: Any, quote: bytes) -> None:
+    def __init__(self, stream: Any, quote: bytes, marks: bool) -> None:
         self.stream, self.quote, self.quotes, self.lines, self.ended = stream, quote, 0, 0, True
+        self._decoder = codecs.getincrementaldecoder("utf-8")(_MARKED) if marks else None
+        self._pending = False
 
     def read(self, size: int = -1) -> bytes:
-        data: bytes = self.stream.read(size)
+        data: bytes = self.stream.read(size - 3 if size > 3 else size)  # 3 bytes may wait from the read before
+        if self._decoder is not None and (self._pending or not data.isascii()):
+            ended = not data
+            data = self._decoder.decode(data, final=ended).encode()
+            self._pending = bool(self._decoder.getstate()[0])
+            if not data and not ended:
+                return self.read(size)
         if self.quote and data:
             self.quotes += data.count(self.quote)
             self.lines += data.count(b"\n")
@@ -90,10 +108,10 @@ def _text_batches(source: Source) -> Iterator[Batch]:
     def keep_aside(row: Any) -> str:
         if source.quote and "\n" in row.text:  # what is raised here would be lost: stop, and say why below
             swallowing.append(
-                f"row {row.number} begins with {row.text[:_SHOWN]!r} and its quotes swallow the next lines"
+                f"row {row.number} begins with {_shown(row.text)!r} and its quotes swallow the next lines"
             )
             return "error"
-        text = f"{row.actual_columns} fields, {row.expected_columns} expected: {row.text[:_SHOWN]}"
+        text = f"{row.actual_columns} fields, {row.expected_columns} expected: {_shown(row.text)}"
         invalid.append((int(row.number), text))
         return "skip"
 
@@ -102,7 +120,7 @@ def _text_batches(source: Source) -> Iterator[Batch]:
     wanted = {names[place]: name for name, places in source.columns.items() for place in places}
     codes = pa.dictionary(pa.int32(), pa.binary())
     with open_binary(Path(source.path), source.member) as stream:
-        counted = _Counted(stream, source.quote.encode())
+        counted = _Counted(stream, source.quote.encode(), codecs.lookup(source.encoding).name == "utf-8")
         try:
             reader = csv.open_csv(
                 pa.PythonFile(counted, mode="r"),
@@ -133,6 +151,11 @@ def _text_batches(source: Source) -> Iterator[Batch]:
             "within quotes: one is not closed and swallows rows; mend it, or give --quote none if it is an ordinary "
             "character there"
         )
+
+
+def _shown(text: str) -> str:
+    """The beginning of a row, fit to be shown."""
+    return text[:_SHOWN].replace("\0", "").replace(SUBSTITUTE, "\ufffd")
 
 
 def _numbered(reader: Any, source: Source, invalid: list[tuple[int, str]]) -> Iterator[Batch]:

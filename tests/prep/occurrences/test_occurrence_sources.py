@@ -104,14 +104,25 @@ def test_line_numbers_hold_across_blocks(tmp_path, monkeypatch):
 
 def test_bytes_that_are_no_text_are_refused_by_row(tmp_path):
     rows = records({"species": "Quercus robur@"}, {}, {"datasetKey": "caf@"}, {"gbifID": "1#3"})
-    (tmp_path / "a.csv").write_bytes(text(rows).encode().replace(b"@", b"\xe9").replace(b"#", b"\0"))
+    ragged = "caf@\tx\n"
+    (tmp_path / "a.csv").write_bytes((text(rows) + ragged).encode().replace(b"@", b"\xe9").replace(b"#", b"\0"))
     _, kept, refused = clean(tmp_path / "out", tmp_path / "a.csv")
     assert list(kept["sample_id"]) == ["101"]
     assert set(refused["reason"]) == {"readable"}
-    assert "not text in species" in refused.set_index("row").loc[2, "value"]
+    assert "not UTF-8 in species" in refused.set_index("row").loc[2, "value"]
+    assert refused.set_index("row").loc[6, "value"].endswith("expected: caf\ufffd\tx")
     assert "NUL byte in id" in refused.set_index("row").loc[5, "value"]
     _, kept, _ = clean(tmp_path / "latin", tmp_path / "a.csv", reading=ReadingOptions(encoding="latin-1"))
     assert "café" in set(kept["source"])
+
+
+def test_characters_are_whole_across_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr("geotreeclip.prep.occurrences.tables.BLOCK_BYTES", 1500)
+    rows = records(*({"datasetKey": "\u00e9\u6f22\U0001f333" * (number % 7 + 1)} for number in range(60)))
+    (tmp_path / "a.csv").write_text(text(rows))
+    report, kept, _ = clean(tmp_path / "out", tmp_path / "a.csv")
+    assert report.kept == 60
+    assert set(kept["source"]) == {row["datasetKey"] for row in rows}
 
 
 def test_a_meta_with_defaults_other_separators_and_no_header(tmp_path):
@@ -136,6 +147,7 @@ def test_a_meta_with_defaults_other_separators_and_no_header(tmp_path):
 BROKEN = {
     "empty": ({"a.csv": ""}, "is empty"),
     "blank": ({"a.csv": "\n\n"}, "is empty"),
+    "blank first": ({"a.csv": "\n" + text(ROWS)}, "begins with an empty line"),
     "header only": ({"a.csv": text(ROWS).splitlines()[0] + "\n"}, "no rows"),
     "no coordinates": ({"a.csv": "gbifID\tspecies\n1\tQuercus robur\n"}, "lacks longitude .* and latitude"),
     "no names": ({"a.csv": "gbifID\tlongitude\tlatitude\n1\t2\t3\n"}, "lacks a species name"),
