@@ -15,8 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the packed set")
     parser.add_argument("--preset", default="image-led", choices=list(PRESETS), help="what tells most of a species")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world")
+    parser.add_argument(
+        "--raw", action="store_true", help="raw files (records, scenes, rasters: 300 samples) instead of a packed set"
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="training samples (default about 19,000)")
-    parser.add_argument("--test", type=int, default=5000, metavar="N", help="test samples (default 5000)")
+    parser.add_argument("--test", type=int, metavar="N", help="test samples (default 5000)")
     parser.add_argument(
         "--knob", action="append", default=[], metavar="NAME=VALUE",
         help="a field of the world's configuration, such as wrong_labels=0.1 or coordinate_error_km=20; repeatable",
@@ -28,6 +31,14 @@ def run(args: argparse.Namespace) -> int:
     """Run `geotreeclip demo`."""
     from geotreeclip.demo.make import make_world
 
+    if args.raw:
+        from geotreeclip.demo.raw.make import make_raw_world
+
+        if args.test is not None or args.knob:
+            raise ConfigError("--test and --knob belong to a packed set; leave them out with --raw")
+        samples = 300 if args.samples is None else args.samples
+        make_raw_world(args.out, samples, args.preset, args.seed, overwrite=args.overwrite, progress=print)
+        return 0
     knobs: dict[str, float] = {}
     for entry in args.knob:
         name, _, value = entry.partition("=")
@@ -36,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
         except ValueError as error:
             raise ConfigError(f"--knob {entry}: give NAME=NUMBER, such as --knob wrong_labels=0.1") from error
     make_world(
-        args.out, args.preset, args.seed, args.samples, test=args.test, overwrite=args.overwrite,
-        progress=lambda line: print(line, flush=True), knobs=knobs,
+        args.out, args.preset, args.seed, args.samples, test=5000 if args.test is None else args.test,
+        overwrite=args.overwrite, progress=lambda line: print(line, flush=True), knobs=knobs,
     )  # fmt: skip
     return 0
 
