@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geotreeclip.models.directory import save_model
+from geotreeclip.ranges import write_training_ranges
 from geotreeclip.schema import BANDS, RANKS
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def write_final_model(directory: Path, trainer: Trainer) -> None:
     }
     taxonomy, counts = trainer.dataset.taxonomy, trainer.counts
     save_model(directory, trainer.plain, taxonomy, counts, trainer.statistics, training, _card(trainer, training))
+    write_training_ranges(directory, trainer.dataset, trainer.samples.train)
 
 
 def _card(trainer: Trainer, training: dict[str, Any]) -> str:
