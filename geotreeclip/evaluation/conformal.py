@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geotreeclip.errors import InputError
 from geotreeclip.evaluation.calibration import block_groups
-from geotreeclip.evaluation.intervals import Interval
+from geotreeclip.evaluation.intervals import BlockBootstrap, Interval
 from geotreeclip.evaluation.metrics import bootstrap_of
 from geotreeclip.evaluation.predictions import Predictions
 
@@ -112,7 +112,7 @@ def prediction_sets(
 
 
 class SetScores(NamedTuple):
-    """How prediction sets fare.
+    """How prediction sets fare; means are over what the promise is of, samples or blocks (each counting alike).
 
     Attributes:
         coverage: share of samples whose set holds the truth.
@@ -166,15 +166,15 @@ def cross_conformal(
             limit = conformal_quantile(own[~out], level)
         floor[out] = -limit if math.isfinite(limit) else -np.inf
     covered, size, censored = set_sizes(predictions, floor)
+    parts = [covered, size, size == 1, size == 0, censored]
     bootstrap = bootstrap_of(predictions, resamples=resamples)
-    return SetScores(
-        coverage=bootstrap.mean(covered),
-        size=bootstrap.mean(size),
-        single=bootstrap.mean(size == 1),
-        empty=float((size == 0).mean()),
-        censored=float(censored.mean()),
-        unit=unit,
-    )
+    if unit == "block":
+        _, code = np.unique(np.asarray(predictions.block), return_inverse=True)
+        code = code.reshape(-1)
+        parts = [np.bincount(code, values) / np.bincount(code) for values in parts]
+        bootstrap = BlockBootstrap(np.arange(len(parts[0])), resamples=resamples)
+    coverage, mean_size, single, empty, short = (bootstrap.mean(values) for values in parts)
+    return SetScores(coverage, mean_size, single, empty.value, short.value, unit)
 
 
 def set_sizes(

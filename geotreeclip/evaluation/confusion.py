@@ -165,11 +165,20 @@ class ClassAccuracy(NamedTuple):
 
 
 def class_accuracy(
-    predictions: Predictions, rank: str | None = None, bootstrap: BlockBootstrap | None = None
+    predictions: Predictions,
+    rank: str | None = None,
+    bootstrap: BlockBootstrap | None = None,
+    top: int | None = None,
 ) -> list[ClassAccuracy]:
     """User's and producer's accuracy of every class, the most frequent first, with intervals over blocks.
 
     These are shares of the samples. For shares of an area see `geotreeclip.evaluation.area_adjusted`.
+
+    Args:
+        predictions: of any rank.
+        rank: rank of the classes, the predictions' own by default.
+        bootstrap: resamples to share.
+        top: how many classes; all by default.
     """
     names, truth, first = _classes(predictions, rank)
     bootstrap = bootstrap or bootstrap_of(predictions)
@@ -185,8 +194,7 @@ def class_accuracy(
             bootstrap.mean(right, first == code),
             bootstrap.mean(right, truth == code),
         )
-        for code in order.tolist()
-        if size[code] or given[code]
+        for code in [code for code in order.tolist() if size[code] or given[code]][:top]
     ]
 
 
