@@ -1,4 +1,4 @@
-"""Baselines that keep one honest: what majority, place, climate and plain trees on all inputs reach on the same fold."""
+"""Baselines that keep one honest: what majority, place, climate and plain trees reach on the same fold."""
 
 from __future__ import annotations
 
