@@ -8,28 +8,36 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from geotreeclip.answers import RankAnswers, best_at, promised_threshold, sets_above, sum_groups
 from geotreeclip.candidates import Labels, Prior, read_labels, read_prior_table
 from geotreeclip.errors import ConfigError, InputError
+from geotreeclip.explanation import explain
 from geotreeclip.inputs.common import sample_number, warn
 from geotreeclip.inputs.steps import valid_months
 from geotreeclip.label_cache import LabelCache
 from geotreeclip.label_space import LabelList, LabelSpace
 from geotreeclip.model_sources import find_model
+from geotreeclip.models.calibration import FILE as CALIBRATION
+from geotreeclip.models.calibration import Calibration, read_calibration
 from geotreeclip.models.config import INPUTS, ModelConfig
 from geotreeclip.models.directory import LoadedModel, load_model
 from geotreeclip.models.published import NORMALISATIONS, PublishedObservationEncoder
 from geotreeclip.observation_builder import BuilderOptions, build_observations
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.predictions import Predictions
+from geotreeclip.ranges import CLIMATE, Ranges, read_ranges
 from geotreeclip.schema import GROUPS, RANKS
 from geotreeclip.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Classifier", "classify", "load"]
 
@@ -61,6 +69,10 @@ class Classifier:
         self._model = loaded.model.to(self.device).eval()
         self._labels = LabelSpace(loaded, self.device, cache)
         self._normalisation = _checked_normalisation(loaded, normalisation)
+        directory = loaded.directory
+        self._calibration = None if directory is None else read_calibration(directory, loaded.fingerprint)
+        self._ranges: Ranges | None = None
+        self._ranges_read = False
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -87,6 +99,30 @@ class Classifier:
         """Whether the model's scores hold the prior of the training set; those of the published model do not."""
         return self._loaded.scores_carry_prior
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What makes probabilities out of its scores, or None where nothing was fitted."""
+        return self._calibration
+
+    @property
+    def ranges(self) -> Ranges | None:
+        """Where training saw each label, or None where that is not known; read when first asked for."""
+        if not self._ranges_read:
+            self._ranges = None if self._loaded.directory is None else read_ranges(self._loaded.directory)
+            self._ranges_read = True
+        return self._ranges
+
+    def known_in(self, west: float, south: float, east: float, north: float) -> Taxonomy:
+        """The taxa that training saw in a box of degrees, as `labels=` takes them.
+
+        Raises:
+            InputError: If the model keeps no ranges, or knows nothing there.
+        """
+        if self.ranges is None:
+            raise InputError("this model has no ranges.parquet, so it does not know which taxa grow where; give a list")
+        rows = [self.taxonomy.index_of(self.ranges.taxa[row]) for row in self.ranges.known_in(west, south, east, north)]
+        return self.taxonomy.take([row for row in rows if row is not None])
+
     def __repr__(self) -> str:
         return (
             f"Classifier({self.config.name}, {len(self.taxonomy)} taxa, "
@@ -106,6 +142,7 @@ class Classifier:
         top_k: int | None = 5,
         prior: Prior = "training",
         *,
+        calibrated: bool | None = None,
         sample_ids: Sequence[object] | None = None,
         batch_size: int = 1024,
         **options: Unpack[BuilderOptions],
@@ -124,6 +161,7 @@ class Classifier:
             top_k: Answers for each place; None for all.
             prior: How common the candidates are where the places lie: "training" as in the training set; "uniform"
                 for all alike; or a table of weights (mapping by name, array, CSV path).
+            calibrated: Whether to apply the model's calibration; by default where it has one.
             sample_ids: Identifiers of the N places, by default 0 to N - 1.
             batch_size: Places encoded at a time; it changes memory and speed, not the answers.
             **options: What `geotreeclip.build_observations` takes beside: bands, months or days, scale, offset, nodata,
@@ -140,7 +178,14 @@ class Classifier:
             options.setdefault("name_sample", lambda row: f"sample {known[row] if row < len(known) else row!s}")
         batch = self._build(images, environment, longitude, latitude, options)
         return self.classify_batch(
-            batch, labels=labels, rank=rank, top_k=top_k, prior=prior, sample_ids=sample_ids, batch_size=batch_size
+            batch,
+            labels=labels,
+            rank=rank,
+            top_k=top_k,
+            prior=prior,
+            calibrated=calibrated,
+            sample_ids=sample_ids,
+            batch_size=batch_size,
         )
 
     def classify_batch(
@@ -151,39 +196,51 @@ class Classifier:
         rank: str = "species",
         top_k: int | None = 5,
         prior: Prior = "training",
+        calibrated: bool | None = None,
         sample_ids: Sequence[object] | None = None,
         batch_size: int = 1024,
     ) -> Predictions:
         """`classify` for observations that are built already (see `classify` for the arguments)."""
-        if rank not in RANKS:
-            raise InputError(f"rank must be one of {', '.join(reversed(RANKS))}, got {rank!r}")
+        _rank(rank)
         if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
             raise InputError(f"top_k must be a whole number from 1, or None for all, got {top_k!r}")
-        samples: Sequence[object] = range(batch.size) if sample_ids is None else list(sample_ids)
-        if len(samples) != batch.size:
-            raise InputError(f"sample_ids has {len(samples)} identifiers for {batch.size} places")
+        samples = _samples(sample_ids, batch.size)
         candidates = self._labels.ready(labels)
-        taxa, groups = candidates.at_rank(rank)
-        count = len(taxa) if top_k is None else min(int(top_k), len(taxa))
+        ranks = RANKS[RANKS.index(rank) :: -1]  # the one asked for, then coarser ones
+        by_rank = [candidates.at_rank(name) for name in ranks]
+        taxa, count = by_rank[0][0], len(by_rank[0][0]) if top_k is None else min(int(top_k), len(by_rank[0][0]))
+        calibration = self._applied(calibrated)
+        promised = None
+        if calibration is not None and prior == "training" and candidates.labels is self.taxonomy:
+            promised = promised_threshold(calibration, rank)
         parts = []
         start = 0
-        for log_probability in self._score(batch, candidates, prior, batch_size):
-            probability = log_probability.exp()
-            if groups is not None:
-                summed = probability.new_zeros(len(probability), len(taxa))
-                probability = summed.index_add_(1, groups, probability)
-            best = torch.topk(probability, count, dim=1)
-            rows = slice(start, start + len(probability))
+        for log_probability in self._score(batch, candidates, prior, batch_size, calibration):
+            finest = log_probability.exp()
+            summed = [sum_groups(finest, groups, len(names)) for names, groups in by_rank]
+            best = torch.topk(summed[0], count, dim=1)
+            part = batch.select(slice(start, start + len(finest)))
+            index = best.indices.cpu().numpy()
+            environment = _environment(part)
+            known = None if self.ranges is None else self.ranges.plausibility(taxa, index, environment)
+            cover = None if self.ranges is None else self.ranges.applicability
             parts.append(
                 Predictions(
-                    samples[rows],
+                    samples[start : start + len(finest)],
                     taxa,
-                    best.indices.cpu().numpy(),
+                    index,
                     best.values.cpu().numpy(),
-                    _months(batch.select(rows)),
+                    _months(part),
+                    calibrated=calibration is not None,
+                    ranks=RankAnswers(ranks, [names for names, _ in by_rank], *best_at(summed)),
+                    plausibility=known,
+                    dissimilarity=None if cover is None else cover.dissimilarity(environment[:, list(CLIMATE)]),
+                    dissimilarity_limit=float("nan") if cover is None else cover.threshold,
+                    sets=None if promised is None else sets_above(summed[0], promised),
+                    set_level=None if promised is None else promised.level,
                 )
             )
-            start = rows.stop
+            start += len(finest)
         return parts[0] if len(parts) == 1 else Predictions.join(parts)
 
     def log_probabilities(
@@ -192,6 +249,8 @@ class Classifier:
         labels: Labels = None,
         prior: Prior = "training",
         batch_size: int = 1024,
+        *,
+        calibrated: bool = False,
     ) -> npt.NDArray[np.float32]:
         """Log-probability of every candidate at every place.
 
@@ -200,12 +259,86 @@ class Classifier:
             labels: Candidates, as in `classify`.
             prior: As in `classify`.
             batch_size: Places encoded at a time.
+            calibrated: True to apply the model's calibration; evaluation and calibration itself work without.
 
         Returns:
             float32 [N, L]; the exponentials of each row sum to 1.
         """
-        scored = self._score(batch, self._labels.ready(labels), prior, batch_size)
+        calibration = self._applied(calibrated)
+        scored = self._score(batch, self._labels.ready(labels), prior, batch_size, calibration)
         return np.concatenate([part.cpu().numpy() for part in scored])
+
+    def explain(
+        self,
+        images: Any = None,
+        environment: Any = None,
+        longitude: Any = None,
+        latitude: Any = None,
+        labels: Labels = None,
+        rank: str = "species",
+        prior: Prior = "training",
+        *,
+        label: str | None = None,
+        calibrated: bool | None = None,
+        sample_ids: Sequence[object] | None = None,
+        batch_size: int = 1024,
+        **options: Unpack[BuilderOptions],
+    ) -> pd.DataFrame:
+        """Which months, bands and variables moved the answer: each is hidden in turn.
+
+        Args:
+            images: As in `classify`, and so the other inputs.
+            environment: Environmental variables.
+            longitude: Degrees east.
+            latitude: Degrees north.
+            labels: Candidates.
+            rank: Rank of the answer.
+            prior: How common the candidates are.
+            label: The label to explain; by default the likeliest of each place.
+            calibrated: As in `classify`.
+            sample_ids: Identifiers of the places.
+            batch_size: Places encoded at a time.
+            **options: As in `classify`.
+
+        Returns:
+            A table; see `geotreeclip.explanation.explain`.
+        """
+        batch = self._build(images, environment, longitude, latitude, options)
+        return self.explain_batch(
+            batch, labels=labels, rank=rank, prior=prior, label=label, calibrated=calibrated, sample_ids=sample_ids,
+            batch_size=batch_size,
+        )  # fmt: skip
+
+    def explain_batch(
+        self,
+        batch: ObservationBatch,
+        *,
+        labels: Labels = None,
+        rank: str = "species",
+        prior: Prior = "training",
+        label: str | None = None,
+        calibrated: bool | None = None,
+        sample_ids: Sequence[object] | None = None,
+        batch_size: int = 1024,
+    ) -> pd.DataFrame:
+        """`explain` for observations that are built already."""
+        samples = _samples(sample_ids, batch.size)
+        candidates = self._labels.ready(labels)
+        taxa, groups = candidates.at_rank(_rank(rank))
+        names = [taxon.name(taxon.rank) for taxon in taxa]
+        target = None
+        if label is not None:
+            place = {name.casefold(): index for index, name in enumerate(names)}.get(label.strip().casefold())
+            if place is None:
+                raise InputError(f"label: {label!r} is none of the {len(names)} candidates at rank {rank}")
+            target = place
+        calibration = self._applied(calibrated)
+
+        def score(observations: ObservationBatch) -> npt.NDArray[np.float32]:
+            parts = self._score(observations, candidates, prior, batch_size, calibration)
+            return np.concatenate([sum_groups(part.exp(), groups, len(taxa)).cpu().numpy() for part in parts])
+
+        return explain(score, batch, names, self.config.observation.inputs, samples=samples, target=target)
 
     def embed(
         self,
@@ -282,12 +415,28 @@ class Classifier:
             warn(f"this model reads {', '.join(read)} only; {', '.join(ignored)} given but not used")
         return batch
 
-    def _score(self, batch: ObservationBatch, candidates: LabelList, prior: Prior, batch_size: int) -> Iterator[Tensor]:
+    def _applied(self, calibrated: bool | None) -> Calibration | None:
+        """The calibration to use: None asks for what the model has."""
+        if calibrated and self._calibration is None:
+            raise InputError("calibrated=True, but this model has no calibration.json; eval/calibrate.py fits one")
+        return None if calibrated is False else self._calibration
+
+    def _score(
+        self,
+        batch: ObservationBatch,
+        candidates: LabelList,
+        prior: Prior,
+        batch_size: int,
+        calibration: Calibration | None = None,
+    ) -> Iterator[Tensor]:
         """Log-probabilities [n, L] of one slice of the batch after the other, on the model's device.
 
-        Scores that carry the prior p of the training set get log p' - log p for another prior p', others log p'.
+        Scores that carry the prior p of the training set get log p' - log p for another prior p', others log p'. A
+        calibration is of scores that carry it.
         """
-        shift = _prior_shift(prior, candidates, carried=self.scores_carry_prior)
+        carried = self.scores_carry_prior or calibration is not None
+        shift = _prior_shift(prior, candidates, carried=carried)
+        log_prior = torch.from_numpy(np.log(candidates.prior)).float().to(self.device)
         correction = None if shift is None else torch.from_numpy(shift).float().to(self.device)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -295,6 +444,10 @@ class Classifier:
         scored = self._text_scores if self._loaded.head is None else self._head_scores
         for scores in scored(batch, candidates, batch_size, rows):
             with torch.inference_mode():
+                if calibration is not None:
+                    if not self.scores_carry_prior:
+                        scores = scores + log_prior
+                    scores = calibration.apply(scores.log_softmax(dim=-1), log_prior)
                 yield (scores if correction is None else scores + correction).log_softmax(dim=-1)
 
     def _text_scores(
@@ -381,6 +534,7 @@ def classify(
     *,
     model: str | Path | None = None,
     device: str | torch.device | None = None,
+    calibrated: bool | None = None,
     sample_ids: Sequence[object] | None = None,
     batch_size: int = 1024,
     **options: Unpack[BuilderOptions],
@@ -400,6 +554,7 @@ def classify(
         prior: How common the candidates are.
         model: As in `load`.
         device: As in `load`.
+        calibrated: Whether to apply the model's calibration; by default where it has one.
         sample_ids: Identifiers of the places.
         batch_size: Places encoded at a time.
         **options: Further arguments of `geotreeclip.build_observations`.
@@ -409,9 +564,9 @@ def classify(
     """
     directory = find_model(model)
     weights = directory if directory.is_file() else directory / "model.safetensors"
-    # A model that was trained anew at the same path is another one.
-    changed = weights.stat().st_mtime_ns if weights.is_file() else 0
-    key = (directory.resolve(), changed, str(_device(device)))
+    # A model that was trained or calibrated anew at the same path is another one.
+    changed = [path.stat().st_mtime_ns if path.is_file() else 0 for path in (weights, directory / CALIBRATION)]
+    key = (directory.resolve(), *changed, str(_device(device)))
     if key not in _loaded:
         _loaded[key] = Classifier(load_model(directory), device)
         if len(_loaded) > _KEPT_MODELS:
@@ -426,10 +581,24 @@ def classify(
         rank,
         top_k,
         prior,
+        calibrated=calibrated,
         sample_ids=sample_ids,
         batch_size=batch_size,
         **options,
     )
+
+
+def _rank(rank: str) -> str:
+    if rank not in RANKS:
+        raise InputError(f"rank must be one of {', '.join(reversed(RANKS))}, got {rank!r}")
+    return rank
+
+
+def _samples(sample_ids: Sequence[object] | None, count: int) -> Sequence[object]:
+    samples: Sequence[object] = range(count) if sample_ids is None else list(sample_ids)
+    if len(samples) != count:
+        raise InputError(f"sample_ids has {len(samples)} identifiers for {count} places")
+    return samples
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -474,6 +643,12 @@ def _prior_shift(prior: Prior, candidates: LabelList, *, carried: bool) -> npt.N
     with np.errstate(divide="ignore"):  # a weight of 0 excludes a label
         asked = np.log(read_prior_table(prior, candidates.labels))
     return np.asarray(asked - np.log(candidates.prior) if carried else asked)
+
+
+def _environment(batch: ObservationBatch) -> npt.NDArray[np.float32]:
+    """Environment [N, 27] with NaN where missing."""
+    values = torch.where(batch.environment_valid, batch.environment, torch.nan)
+    return np.asarray(values.cpu().numpy(), dtype=np.float32)
 
 
 def _months(batch: ObservationBatch) -> npt.NDArray[np.int64]:
