@@ -26,7 +26,7 @@ Solver = Callable[[Floats, Integers, Integers], "list[tuple[str, LinearHead]]"]
 INNER_FOLDS = 5
 LEAVE_ONE_OUT = 60  # samples or groups up to which each is held out by itself
 LDA_SHRINKAGE = (1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003)
-LOGISTIC_PENALTY = tuple(float(value) for value in np.logspace(2, -4, 9))
+LOGISTIC_PENALTY = (100.0, 10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
 _TEMPERATURES = np.logspace(-2, 2, 81)
 _SPREAD_FLOOR = 1e-6  # of a feature's total deviation: what varies less within labels is taken for rounding
 

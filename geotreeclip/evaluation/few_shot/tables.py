@@ -146,7 +146,10 @@ def _read_table(path: Path, label: str | None, images: Path | None) -> LabelledS
         if path.suffix.lower() == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            frame = pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
+            with path.open(encoding="utf-8-sig") as file:
+                header = file.readline()
+            separator = max(",;\t", key=header.count)
+            frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
     except (ValueError, OSError) as error:  # ParserError, ArrowInvalid and UnicodeDecodeError are ValueErrors
         raise DataError(f"{path}: cannot be read as a table ({error})") from error
     if not len(frame):

@@ -178,7 +178,7 @@ def _train(
     kept: list[tuple[GeoTreeCLIP, Floats]] = []
     for epoch in range(max(stops) + 1):
         if epoch in stops:
-            kept.append((_merged(tuned, layers), head.detach().double().cpu().numpy().copy()))
+            kept.append((_merged(model, tuned, layers), head.detach().double().cpu().numpy().copy()))
         if epoch == max(stops):
             break
         order = torch.randperm(len(labels), generator=generator)
@@ -211,9 +211,13 @@ def _adapt(encoder: nn.Module, options: TuneOptions) -> list[str]:
     return names
 
 
-def _merged(tuned: GeoTreeCLIP, layers: list[str]) -> GeoTreeCLIP:
-    """A copy with the low-rank updates added to the weights, as any other model of its architecture."""
-    merged = copy.deepcopy(tuned)
-    for name in layers:
-        parametrize.remove_parametrizations(merged.observation_encoder.get_submodule(name), "weight")
-    return merged.requires_grad_(False)
+def _merged(model: GeoTreeCLIP, tuned: GeoTreeCLIP, layers: list[str]) -> GeoTreeCLIP:
+    """A copy of the model with the tuned weights, low-rank updates added in: a model like any other."""
+    merged = copy.deepcopy(model).eval().requires_grad_(False)
+    with torch.no_grad():
+        if not layers:
+            merged.load_state_dict(tuned.state_dict())
+        for name in layers:
+            updated = tuned.observation_encoder.get_submodule(name).weight
+            merged.observation_encoder.get_submodule(name).weight.copy_(updated)  # type: ignore[operator, arg-type, union-attr]
+    return merged

@@ -1,0 +1,1 @@
+"""Probes: what a frozen embedding tells of any table with coordinates, at random and in spatial blocks."""
