@@ -9,7 +9,7 @@ the whole support, and sets the temperature that the held-out scores ask for. No
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from geotreeclip.models.head import LinearHead
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Solver = Callable[[Floats, Integers, Integers], "list[tuple[str, LinearHead]]"]
+Solver = Callable[[Floats, Integers, Integers], "Iterable[tuple[str, LinearHead]]"]
 
 INNER_FOLDS = 5
 LEAVE_ONE_OUT = 60  # samples or groups up to which each is held out by itself
@@ -128,7 +128,7 @@ def fit_path(solver: Solver, features: NDArray[Any], labels: Integers, count: in
     if absent := sorted(set(everything.tolist()) - set(labels.tolist())):
         raise InputError(f"label {absent[0]} of {count} has no support sample")
     if fold is None:
-        setting, head = solver(values, labels, everything)[0]
+        setting, head = next(iter(solver(values, labels, everything)))
         return Fit(head, f"{setting}, not chosen: one shot")
     scores: dict[str, Floats] = {}
     scored = np.zeros(len(labels), dtype=bool)
@@ -143,7 +143,7 @@ def fit_path(solver: Solver, features: NDArray[Any], labels: Integers, count: in
     rated = {setting: best_temperature(table[scored], labels[scored]) for setting, table in scores.items()}
     chosen = min(rated, key=lambda setting: rated[setting][1])
     factor, loss = rated[chosen]
-    head = dict(solver(values, labels, everything))[chosen]
+    head = next(head for setting, head in solver(values, labels, everything) if setting == chosen)
     return Fit(head.scaled(factor), chosen, loss, scores[chosen] * factor, scored)
 
 
@@ -201,17 +201,15 @@ def lda_path(features: Floats, labels: Integers, present: Integers) -> list[tupl
     return path
 
 
-def logistic_path(features: Floats, labels: Integers, present: Integers) -> list[tuple[str, LinearHead]]:
+def logistic_path(features: Floats, labels: Integers, present: Integers) -> Iterator[tuple[str, LinearHead]]:
     """Multinomial logistic regression on standardised features with an L2 penalty; every label weighs the same."""
     filled, fill = _filled(features)
     centre, scale = filled.mean(axis=0), filled.std(axis=0)
     scale = np.where(scale > 0, scale, np.inf)
     standard = (filled - centre) / scale
     start = np.zeros((len(present), standard.shape[1]))
-    return [
-        (f"penalty {penalty:g}", _unscaled(weight, bias, centre, scale, fill))
-        for penalty, weight, bias in _penalised(standard, labels, start, fit_bias=True)
-    ]
+    for penalty, weight, bias in _penalised(standard, labels, start, fit_bias=True):
+        yield f"penalty {penalty:g}", _unscaled(weight, bias, centre, scale, fill)
 
 
 def anchored_path(anchor: Floats) -> Solver:
@@ -222,22 +220,21 @@ def anchored_path(anchor: Floats) -> Solver:
     """
     size = float(np.square(anchor).sum(axis=1).mean()) ** 0.5 or 1.0  # makes the penalty free of units
 
-    def path(features: Floats, labels: Integers, present: Integers) -> list[tuple[str, LinearHead]]:
+    def path(features: Floats, labels: Integers, present: Integers) -> Iterator[tuple[str, LinearHead]]:
         filled, fill = _filled(features)
         if anchor.shape[1] != filled.shape[1]:
             raise InputError(f"text embeddings {anchor.shape} do not fit {filled.shape[1]} features")
         start = anchor[present]
-        heads = [("text alone", LinearHead(start, np.zeros(len(present)), fill))]
+        yield "text alone", LinearHead(start, np.zeros(len(present)), fill)
         for penalty, weight, bias in _penalised(filled * size, labels, start / size, fit_bias=False):
-            heads.append((f"penalty {penalty:g}", LinearHead(weight * size, bias, fill)))
-        return heads
+            yield f"penalty {penalty:g}", LinearHead(weight * size, bias, fill)
 
     return path
 
 
 def _penalised(
     features: Floats, labels: Integers, start: Floats, *, fit_bias: bool
-) -> list[tuple[float, Floats, Floats]]:
+) -> Iterator[tuple[float, Floats, Floats]]:
     """Minimise mean loss + penalty / 2 |W - start|^2 along the penalties; W - start lies in the span of the samples."""
     try:
         from scipy.optimize import minimize
@@ -264,13 +261,11 @@ def _penalised(
         return float(value), slope.reshape(-1)
 
     current = np.zeros(count * (rank + 1))
-    path = []
     for penalty in LOGISTIC_PENALTY:
-        found = minimize(loss, current, args=(penalty,), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+        found = minimize(loss, current, args=(penalty,), jac=True, method="L-BFGS-B", options={"maxiter": 100})
         current = found.x
         step = current.reshape(count, rank + 1)
-        path.append((penalty, start + step[:, :rank] @ axes, step[:, rank] * fit_bias))
-    return path
+        yield penalty, start + step[:, :rank] @ axes, step[:, rank] * fit_bias
 
 
 def _filled(features: Floats) -> tuple[Floats, Floats]:

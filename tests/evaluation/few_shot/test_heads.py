@@ -91,7 +91,7 @@ def test_prototypes_are_cosines():
 def test_a_head_held_to_its_text_starts_and_stays_there():
     x = features()
     anchor = np.random.default_rng(3).normal(size=(3, 6))
-    path = anchored_path(anchor)(x, LABELS, ALL)
+    path = list(anchored_path(anchor)(x, LABELS, ALL))
     assert path[0][0] == "text alone"
     assert np.array_equal(path[0][1].weight, anchor)
     moved = [float(np.linalg.norm(head.weight - anchor)) for _, head in path[1:]]
