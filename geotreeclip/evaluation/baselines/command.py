@@ -6,6 +6,7 @@ Every fit is kept as a file, so that a stopped run goes on where it was.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -17,11 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.evaluation.baselines.clip import ClipModel, load_clip
 from geotreeclip.evaluation.baselines.features import monthly_series, read_environment
 from geotreeclip.evaluation.baselines.fold import Fold
 from geotreeclip.evaluation.baselines.kept import KeptFits
 from geotreeclip.evaluation.baselines.permutation import BINS, CLIMATE, Exchange, what_images_add
-from geotreeclip.evaluation.baselines.systems import DEFAULT, SYSTEMS, WITH_IMAGES, predictions_of, usable
+from geotreeclip.evaluation.baselines.systems import (
+    DEFAULT,
+    SYSTEMS,
+    WITH_IMAGES,
+    clip_predictions,
+    predictions_of,
+    usable,
+)
 from geotreeclip.evaluation.baselines.trees import Budget
 from geotreeclip.evaluation.collect import Truth, truth_of
 from geotreeclip.evaluation.intervals import RESAMPLES
@@ -103,6 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(SYSTEMS)}; none (default: %(default)s)",
     )
     parser.add_argument(
+        "--clip", nargs="+", default=[], metavar="NAME@WEIGHTS",
+        help="also open_clip models on true-colour composites: ViT-B-16@openai, ViT-B-32@RemoteCLIP-ViT-B-32.pt",
+    )  # fmt: skip
+    parser.add_argument("--device", help="torch device of --clip; default: a GPU where there is one")
+    parser.add_argument(
         "--permute-images", metavar="MODEL",
         help="also score this model with its own images and with those of like places: what images add",
     )  # fmt: skip
@@ -140,8 +154,8 @@ def run(args: argparse.Namespace) -> int:
     budget = Budget(args.rounds, args.trees, args.train_samples)
     settings = {"budget": asdict(budget), "buffer_km": args.buffer_km, "block_km": args.block_km, "name": name}
     kept = KeptFits(args.out, {"data": dataset.fingerprint(), **settings})
-    if not names and not args.permute_images:
-        raise ConfigError("--systems none: nothing to do; name baselines, or a model with --permute-images")
+    if not names and not args.permute_images and not args.clip:
+        raise ConfigError("--systems none: nothing to do; name baselines, --clip, or a model with --permute-images")
     print(
         f"Fitting {len(names)} baselines on {name}, split {args.split}, fold {', '.join(map(str, folds))}"
         f"{'' if args.no_random else ', and on random splits of the same sizes'}.",
@@ -160,6 +174,11 @@ def run(args: argparse.Namespace) -> int:
             except ConfigError as error:  # too many taxa for the budget: the other baselines go on
                 left_out.append(f"{key} on {split[0].split}: {error}")
                 print(f"Left out: {left_out[-1]}", flush=True)
+    for text in args.clip:
+        clip = load_clip(text, args.device)
+        for split in splits:
+            fits = [_score(kept, clip, text, roles, inputs, name) for roles in split]
+            pooled += [concatenate(same, **_pooled(same)) for same in zip(*fits, strict=True)]
     rows = report_rows(pooled, args.resamples)
     if args.permute_images:
         exchanged, said = _permuted(args, dataset, named, name)
@@ -310,6 +329,19 @@ def _fit(
         write_predictions(path, [item for each in scored for item in each.all()])
         said = f"top-1 {scored[-1].listed.hits(1).mean():.1%} in {time.monotonic() - started:.1f} s"
         print(f"{roles.split} fold {roles.fold}: {key} {said}", flush=True)
+    return read_predictions(path)
+
+
+def _score(kept: KeptFits, clip: ClipModel, text: str, roles: Roles, inputs: _Inputs, name: str) -> list[Predictions]:
+    """Predictions of an open_clip model on one fold, scored unless they are kept."""
+    path = kept.path(f"{roles.split}-fold{roles.fold}-clip-{re.sub(r'[^A-Za-z0-9.-]+', '_', text)}")
+    if not path.is_file():
+        context = Context(set=name, split=roles.split, fold=roles.fold)
+        scored = clip_predictions(
+            clip, inputs.fold(roles, 0), inputs.dataset, inputs.truth(roles), context, progress=sys.stderr.isatty()
+        )
+        write_predictions(path, [item for each in scored for item in each.all()])
+        print(f"{roles.split} fold {roles.fold}: {clip.name} top-1 {scored[0].listed.hits(1).mean():.1%}", flush=True)
     return read_predictions(path)
 
 

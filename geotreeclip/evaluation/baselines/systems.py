@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.evaluation.baselines.clip import ClipModel, clip_log_prob
 from geotreeclip.evaluation.baselines.fold import Fold, Scores
 from geotreeclip.evaluation.baselines.plain import country_majority, location_neighbours, majority, random_forest
 from geotreeclip.evaluation.baselines.trees import Budget, extra_trees, gradient_boosting
@@ -23,7 +24,7 @@ from geotreeclip.taxonomy import Taxonomy
 if TYPE_CHECKING:
     from geotreeclip.data.packed import PackedDataset
 
-__all__ = ["DEFAULT", "SYSTEMS", "WITH_IMAGES", "System", "predictions_of", "usable"]
+__all__ = ["DEFAULT", "SYSTEMS", "WITH_IMAGES", "System", "clip_predictions", "predictions_of", "usable"]
 
 _BATCH = 4096
 
@@ -138,6 +139,37 @@ def predictions_of(
     return [
         _collected(scores.log_prob, candidates, truth, replace(context, prior=prior), log_prior)
         for prior, log_prior in (("uniform", np.log(shares)), ("training", np.zeros(len(shares))))
+        if prior in priors
+    ]
+
+
+def clip_predictions(
+    clip: ClipModel,
+    fold: Fold,
+    dataset: PackedDataset,
+    truth: Truth,
+    context: Context,
+    *,
+    priors: Sequence[str] = ("uniform", "training"),
+    progress: bool = False,
+) -> list[Scored]:
+    """`predictions_of` for an open_clip model on true-colour composites, which learns nothing from the training part.
+
+    Under the prior "training" its probabilities are multiplied by the shares in training.
+    """
+    labels, shares = np.unique(fold.taxon[fold.train], return_counts=True)
+    candidates = dataset.taxonomy.take(labels.tolist())
+    log_prob = clip_log_prob(clip, dataset, fold.test, candidates, progress=progress)
+    context = replace(
+        context,
+        system=clip.name,
+        inputs="true colour",
+        candidates=f"{len(candidates)} taxa of the training part",
+        method="mean over months",
+    )
+    return [
+        _collected(log_prob, candidates, truth, replace(context, prior=prior), -log_prior)
+        for prior, log_prior in (("uniform", np.zeros(len(shares))), ("training", np.log(shares)))
         if prior in priors
     ]
 
