@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geotreeclip.schema import MISSING_DN, MONTH_DAYS, MONTHS
+from geotreeclip.schema import BANDS, MISSING_DN, MONTH_DAYS, MONTHS, PATCH
 
 if TYPE_CHECKING:
     from geotreeclip.data.packed import PackedBatch
@@ -69,6 +69,8 @@ def from_packed(batch: PackedBatch, device: torch.device | str = "cpu") -> Obser
         ValueError: If the set has another number of steps than 12 and no `days` column.
     """
     stored = torch.from_numpy(batch.images).to(device, non_blocking=True)
+    if stored.shape[1] == 0:  # a set without imagery; a model that reads images wants patches, if none of them
+        stored = stored.new_empty(len(stored), 0, len(BANDS), PATCH, PATCH)
     # uint16 has few kernels; int32 holds every value.
     wide = stored.to(torch.int32)
     image_valid = wide != MISSING_DN

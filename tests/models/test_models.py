@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from geotreeclip.data.packed import PackedBatch
 from geotreeclip.data.statistics import Statistics
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.models.clip import create_model
 from geotreeclip.models.config import INPUTS, ModelConfig, config_from_dict, model_config, model_names
 from geotreeclip.models.directory import load_model, save_model
 from geotreeclip.models.observation_encoder import Decorrelation, days_as_cycle, location_waves
-from geotreeclip.observations import ObservationBatch
+from geotreeclip.observations import ObservationBatch, from_packed
 from geotreeclip.schema import MONTH_DAYS, VARIABLE_INDEX
 from geotreeclip.taxonomy import Taxon, Taxonomy
 from geotreeclip.training.config import OptimizerConfig
@@ -134,6 +135,25 @@ def test_a_place_without_imagery_can_be_encoded(model):
         torch.testing.assert_close(
             model.encode_observations(none), model.encode_observations(hidden), atol=1e-5, rtol=0
         )
+
+
+def test_a_set_packed_without_imagery_suits_a_model_that_reads_images():
+    environment = np.random.default_rng(0).random((3, 27), dtype=np.float32)
+    empty = np.zeros((3, 0, 10, 0, 0), np.uint16)
+    batch = from_packed(PackedBatch(empty, environment, np.zeros(3, np.int64), np.arange(3), None))
+    torch.manual_seed(0)
+    model = create_model(shrunk("tiny"), make_statistics()).eval()
+    lost = ObservationBatch(
+        torch.zeros(3, 12, 10, 5, 5),
+        torch.zeros(3, 12, 10, 5, 5, dtype=torch.bool),
+        *torch.from_numpy(MONTH_DAYS).expand(3, 12, 2).unbind(-1),
+        batch.environment,
+        batch.environment_valid,
+    )
+    with torch.no_grad():
+        places = model.encode_observations(batch)
+        assert torch.isfinite(places).all()
+        torch.testing.assert_close(places, model.encode_observations(lost))
 
 
 def test_a_model_of_one_input_ignores_the_others():
