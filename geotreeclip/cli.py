@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("geotreeclip.commands.classify", "name the likeliest taxa of each place of a table"),
+    "map": ("geotreeclip.commands.map", "classify every pixel of a region: a GeoTIFF with legend and picture"),
     "convert": ("geotreeclip.commands.convert", "turn the published GGT_6M.pth into a model directory"),
     "pack": ("geotreeclip.data.packing", "turn published shards into packed ones"),
     "demo": ("geotreeclip.demo.command", "make the planted forest, a small world with known truth"),
