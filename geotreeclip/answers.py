@@ -26,13 +26,13 @@ class RankAnswers(NamedTuple):
     Attributes:
         ranks: R names, fine to coarse.
         taxa: For each rank its G labels.
-        index: int64 [N, R], positions in these.
+        position: int64 [N, R], in these.
         probability: float32 [N, R].
     """
 
     ranks: Sequence[str]
     taxa: Sequence[Sequence[Taxon]]
-    index: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
     probability: npt.NDArray[np.float32]
 
 

@@ -102,7 +102,7 @@ class Applicability:
 def _squares(one: npt.NDArray[np.float32], two: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Squared distances, [n, m]."""
     square = (one**2).sum(axis=1)[:, None] + (two**2).sum(axis=1)[None, :] - 2 * one @ two.T
-    return np.maximum(square, 0)
+    return np.asarray(np.maximum(square, 0), np.float32)
 
 
 def write_applicability(directory: str | Path, applicability: Applicability) -> Path:

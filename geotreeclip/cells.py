@@ -41,7 +41,7 @@ def cell_centres(cells: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDA
     number = np.asarray(cells, np.int64)
     band = np.searchsorted(_FIRST, number, side="right") - 1
     longitude = -180 + 360 * (number - _FIRST[band] + 0.5) / _COLUMNS[band]
-    return longitude, _MIDDLE[band]
+    return longitude, np.asarray(_MIDDLE[band], np.float64)
 
 
 def unit_vectors(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> npt.NDArray[np.float64]:

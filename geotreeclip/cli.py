@@ -1,7 +1,8 @@
 """The command `geotreeclip`: finds the module of a sub-command and runs it.
 
 Only argparse is imported here, and only the module of the sub-command that was asked for, so that help is instant.
-Such a module offers `add_arguments(parser)` and `run(args)`; it imports what is heavy inside `run`.
+Such a module offers `add_arguments(parser)` and `run(args)`, or, where it reads its arguments itself,
+`delegate(arguments)`; it imports what is heavy inside `run`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,20 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("geotreeclip.commands.classify", "name the likeliest taxa of each place of a table"),
+    "embed": ("geotreeclip.commands.embed", "embed each place of a table"),
+    "labels": ("geotreeclip.commands.labels", "list what a model can answer with"),
+    "inspect": ("geotreeclip.commands.inspect", "say what a model, set, shard or table holds, and whether it is sane"),
+    "card": ("geotreeclip.commands.card", "print the card of a model"),
+    "train": ("geotreeclip.commands.train", "train a model on a packed set"),
+    "evaluate": ("geotreeclip.evaluation.zero_shot", "score a model on a set without training on it"),
     "map": ("geotreeclip.commands.map", "classify every pixel of a region: a GeoTIFF with legend and picture"),
     "convert": ("geotreeclip.commands.convert", "turn the published GGT_6M.pth into a model directory"),
     "pack": ("geotreeclip.data.packing", "turn published shards into packed ones"),
     "demo": ("geotreeclip.demo.command", "make the planted forest, a small world with known truth"),
 }
 """Sub-command -> its module, and what it does."""
+
+_DELEGATING = ("train",)
 
 
 class _Version(argparse.Action):
@@ -80,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
 
     def command() -> int | None:
+        if given and given[0] in _DELEGATING:
+            delegated: int = import_module(COMMANDS[given[0]][0]).delegate(given[1:])
+            return delegated
         args = _parser(given).parse_args(given)
         code: int | None = args.run(args)
         return code

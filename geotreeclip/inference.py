@@ -390,6 +390,22 @@ class Classifier:
             return np.array(self._labels.ready(labels).embeddings.cpu().numpy())
         return np.array(self._labels.encode(read_labels(labels, self.taxonomy), normalize=False).cpu().numpy())
 
+    def counts_of(self, labels: Taxonomy) -> npt.NDArray[np.int64]:
+        """Training samples of each label, [L]; 0 for one that is no taxon of training."""
+        counts, known = self._loaded.counts, [self.taxonomy.index_of(taxon) for taxon in labels]
+        return np.array([0 if row is None else int(counts[row]) for row in known], dtype=np.int64)
+
+    def build(
+        self,
+        images: Any = None,
+        environment: Any = None,
+        longitude: Any = None,
+        latitude: Any = None,
+        **options: Unpack[BuilderOptions],
+    ) -> ObservationBatch:
+        """Observations as `classify` builds them, for `classify_batch`, `embed_batch` and `explain_batch`."""
+        return self._build(images, environment, longitude, latitude, options)
+
     # -- how it is done ----------------------------------------------------------------------------------------------
 
     def _build(

@@ -148,13 +148,13 @@ class Predictions:
         if self.ranks is None:
             raise InputError("these predictions hold one rank only; ask a classifier for them to back off")
         passes = self.ranks.probability >= np.float32(threshold)
-        some = passes.any(axis=1)
+        some = np.asarray(passes.any(axis=1))
         chosen = np.where(some, passes.argmax(axis=1), len(self.ranks.ranks) - 1)
         probability = self.ranks.probability[np.arange(len(chosen)), chosen]
         outside = self.outside()
         rows: dict[str, list[Any]] = {name: [] for name in ("rank", "label", "unknown", "statement")}
         for place, (column, passed) in enumerate(zip(chosen, some, strict=True)):
-            taxon = self.ranks.taxa[column][int(self.ranks.index[place, column])] if passed else Taxon()
+            taxon = self.ranks.taxa[column][int(self.ranks.position[place, column])] if passed else Taxon()
             unknown = "" if passed else f"no rank reaches {threshold:g}"
             if outside[place] and self.dissimilarity is not None:
                 far = (
@@ -235,7 +235,7 @@ class Predictions:
         known = self.plausibility
         empty = np.full(len(frame), np.nan, np.float32)
         in_range = empty if known is None else known.in_range.reshape(-1)
-        frame["in_range"] = pd.array(np.where(np.isnan(in_range), None, in_range > 0), dtype="boolean")
+        frame["in_range"] = pd.arrays.BooleanArray(in_range > 0, np.isnan(in_range))
         frame["distance_km"] = empty if known is None else known.distance_km.reshape(-1)
         frame["climate_inside"] = empty if known is None else known.climate_inside.reshape(-1)
         if self.ranks is not None:
@@ -274,7 +274,7 @@ class Predictions:
         if ranks is not None:
             kept = [part.ranks for part in parts if part.ranks is not None]
             ranks = ranks._replace(
-                index=np.concatenate([part.index for part in kept]),
+                position=np.concatenate([part.position for part in kept]),
                 probability=np.concatenate([part.probability for part in kept]),
             )
         if known is not None:

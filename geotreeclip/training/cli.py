@@ -15,17 +15,18 @@ from geotreeclip.training.config import RunConfig
 __all__ = ["main", "parse"]
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[RunConfig, Namespace]:
+def parse(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> tuple[RunConfig, Namespace]:
     """Read the configuration: defaults, then `--config` files, then single settings, the last one wins.
 
     Args:
         argv: Arguments; None takes those of the process.
+        prog: How the program is called in its help.
 
     Returns:
         The configuration, and the parsed namespace with the options of the dry run.
     """
     parser = ArgumentParser(
-        prog="train/clip.py",
+        prog=prog,
         description="Train both encoders with the contrastive loss on packed shards; start with `accelerate launch`.",
     )
     parser.add_argument("--config", action="config", help="YAML file of settings; later options override it")
@@ -41,12 +42,12 @@ def parse(argv: Sequence[str] | None = None) -> tuple[RunConfig, Namespace]:
     return RunConfig(**{name: ready[name] for name in fields}), given
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> int:
     """Run the command line; returns the exit code."""
     # Threads that spin while they wait stall each other tenfold as soon as anything else runs on a core of theirs.
     # This is read when torch is first imported, which is why nothing above imports it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    config, options = parse(argv)
+    config, options = parse(argv, prog)
 
     def job() -> None:
         if options.dry_run:

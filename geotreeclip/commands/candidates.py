@@ -1,0 +1,74 @@
+"""The arguments by which commands choose a model and its candidates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from geotreeclip.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from geotreeclip.inference import Classifier
+
+__all__ = ["add_candidate_arguments", "add_model_arguments", "candidates"]
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--model` and `--device`."""
+    parser.add_argument(
+        "--model",
+        help='model directory, "hf-hub:owner/name" or "demo"; by default $GEOTREECLIP_MODEL, else the default model',
+    )
+    parser.add_argument("--device", help="cpu or cuda; by default a GPU if there is one")
+
+
+def add_candidate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--labels`, `--country` and `--region`."""
+    parser.add_argument(
+        "--labels",
+        help='candidates: a table or text file of names, or a restriction such as "genus=Quercus"; by default all '
+        "taxa of the model",
+    )
+    parser.add_argument(
+        "--country", metavar="CODE", help="rows of the table --labels whose column country holds this code (DE)"
+    )
+    parser.add_argument(
+        "--region", metavar="NAME",
+        help="rows of the table --labels whose column region holds this name; or west,south,east,north in degrees: the "
+        "taxa that the model saw there in training (write --region=-10,35,30,60)",
+    )  # fmt: skip
+
+
+def candidates(args: argparse.Namespace, classifier: Classifier) -> Any:
+    """The labels that the arguments ask for.
+
+    Raises:
+        InputError: If they do not go together, or name nothing.
+    """
+    box = _box(args.region)
+    if box is not None:
+        if args.labels is not None or args.country is not None:
+            raise InputError("--region west,south,east,north makes the list itself; leave --labels and --country out")
+        return classifier.known_in(*box)
+    if args.country is None and args.region is None:
+        return args.labels
+    if args.labels is None:
+        raise InputError(
+            "--country and --region NAME choose rows of a checklist: name the table with --labels; it needs a column "
+            "country or region"
+        )
+    from geotreeclip.checklists import checklist
+
+    return checklist(args.labels, args.country, args.region)
+
+
+def _box(region: str | None) -> tuple[float, float, float, float] | None:
+    parts = (region or "").split(",")
+    if len(parts) != 4:
+        return None
+    try:
+        west, south, east, north = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return west, south, east, north
