@@ -12,6 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from geotreeclip.data.packed import PackedBatch, PackedDataset
 from geotreeclip.errors import ConfigError
 
-__all__ = ["Loader", "epoch_order", "sequential"]
+__all__ = ["Loader", "ahead", "epoch_order", "sequential"]
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -28,6 +29,13 @@ def epoch_order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
     # Sorting raw 64-bit draws: numpy promises the raw stream for good, but not its shuffle. Ties (once in 10^6 runs of
     # six million) keep their order.
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+
+
+class Readable(Protocol):
+    """Anything that gives rows of a packed set."""
+
+    def read(self, indices: ArrayLike, /) -> PackedBatch:
+        """The rows asked for."""
 
 
 class Loader:
@@ -81,7 +89,13 @@ class Loader:
 
     def rows(self, offset: int) -> NDArray[np.int64]:
         """The rows of the packed set in this rank's share of the batch at a global sample offset, int64 [B/W]."""
-        positions = self._positions(offset)
+        return self._rows_at(self._positions(offset))
+
+    def global_rows(self, offset: int) -> NDArray[np.int64]:
+        """The rows of the whole batch at a global sample offset, int64 [B], the same on every rank."""
+        return self._rows_at(np.arange(offset, offset + self.batch_size, dtype=np.int64))
+
+    def _rows_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         result = np.empty(len(positions), dtype=np.int64)
         epochs, places = positions // len(self.indices), positions % len(self.indices)
         for epoch in np.unique(epochs):
@@ -104,7 +118,7 @@ class Loader:
                 "resume with the batch size of the run"
             )
         produced = self._read(start)
-        return _ahead(produced, self.prefetch) if self.prefetch else produced
+        return ahead(produced, self.prefetch) if self.prefetch else produced
 
     def _read(self, offset: int) -> Iterator[PackedBatch]:
         while True:
@@ -124,7 +138,7 @@ class Loader:
         return cached[1]
 
 
-def sequential(dataset: PackedDataset, indices: ArrayLike, batch_size: int, prefetch: int = 1) -> Iterator[PackedBatch]:
+def sequential(dataset: Readable, indices: ArrayLike, batch_size: int, prefetch: int = 1) -> Iterator[PackedBatch]:
     """Every given row once, in the given order, for evaluation; the last batch may be short.
 
     Raises:
@@ -134,7 +148,7 @@ def sequential(dataset: PackedDataset, indices: ArrayLike, batch_size: int, pref
         raise ConfigError(f"batch size {batch_size} must be 1 or more")
     rows = np.ascontiguousarray(indices, dtype=np.int64)
     produced = (dataset.read(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size))
-    return _ahead(produced, prefetch) if prefetch else produced
+    return ahead(produced, prefetch) if prefetch else produced
 
 
 class _Failure:
@@ -144,7 +158,7 @@ class _Failure:
         self.error = error
 
 
-def _ahead(source: Iterator[PackedBatch], depth: int) -> Iterator[PackedBatch]:
+def ahead(source: Iterator[PackedBatch], depth: int) -> Iterator[PackedBatch]:
     """Runs an iterator in a thread, ``depth`` items ahead; its exceptions come out here, closing stops the thread."""
     ready: queue.Queue[PackedBatch | _Failure | None] = queue.Queue(maxsize=depth)
     stop = threading.Event()

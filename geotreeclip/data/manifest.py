@@ -169,13 +169,31 @@ class Manifest:
         return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str, directory: Path) -> Manifest:
+    def from_json(cls, text: str, directory: Path, shards: int | None = None) -> Manifest:
         """Reads and checks a manifest against the files of its directory.
+
+        Args:
+            text: the manifest.
+            directory: where its files are.
+            shards: how many of the shards must be there, from the first; None for all.
 
         Raises:
             DataError: it is no manifest, or it contradicts the schema, itself or the files.
         """
-        where = directory / MANIFEST
+        manifest = cls.parse(text, directory / MANIFEST)
+        for shard in manifest.shards[:shards]:
+            check_size(directory / shard.name, shard.bytes)
+        for name, entry in manifest.files.items():
+            check_size(directory / name, entry["bytes"])
+        return manifest
+
+    @classmethod
+    def parse(cls, text: str, where: Path | str) -> Manifest:
+        """Reads a manifest whose files may be elsewhere; `where` is named in errors.
+
+        Raises:
+            DataError: it is no manifest, or it contradicts the schema or itself.
+        """
         try:
             document = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -187,12 +205,7 @@ class Manifest:
                 f"{where}: has format version {document.get('version')!r}, this release reads {FORMAT_VERSION}; "
                 "install a newer geotreeclip, or pack the set again"
             )
-        manifest = _Reader(where).manifest(document)
-        for shard in manifest.shards:
-            check_size(directory / shard.name, shard.bytes)
-        for name, entry in manifest.files.items():
-            check_size(directory / name, entry["bytes"])
-        return manifest
+        return _Reader(where).manifest(document)
 
 
 def check_size(path: Path, expected: int) -> None:
@@ -220,7 +233,7 @@ def shard_from_json(value: object, columns: Mapping[str, tuple[int, ...]], where
 class _Reader:
     """Takes typed values out of untrusted JSON; every refusal names the file and the field."""
 
-    def __init__(self, where: Path) -> None:
+    def __init__(self, where: Path | str) -> None:
         self.where = where
 
     def fail(self, what: str) -> DataError:

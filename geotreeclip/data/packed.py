@@ -59,6 +59,7 @@ class PackedDataset:
 
     Args:
         directory: the packed directory.
+        shards: how many shards are there, from the first, if the others are read from elsewhere; None for all.
 
     Raises:
         DataError: it is no packed directory, was not finished, or a file is missing or of the wrong size.
@@ -68,8 +69,9 @@ class PackedDataset:
         manifest: what it holds.
     """
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, shards: int | None = None) -> None:
         self.directory = Path(directory)
+        self._shards = shards
         path = self.directory / MANIFEST
         try:
             text = path.read_text(encoding="utf-8")
@@ -77,7 +79,7 @@ class PackedDataset:
             raise DataError(_missing(self.directory)) from error
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
-        self.manifest = Manifest.from_json(text, self.directory)
+        self.manifest = Manifest.from_json(text, self.directory, shards)
         self._text = text
         self._taxonomy: Taxonomy | None = None
         self._statistics: Statistics | None = None
@@ -92,8 +94,8 @@ class PackedDataset:
             for name in self.manifest.columns
         }
 
-    def __reduce__(self) -> tuple[type[PackedDataset], tuple[Path]]:
-        return PackedDataset, (self.directory,)
+    def __reduce__(self) -> tuple[type[PackedDataset], tuple[Path, int | None]]:
+        return PackedDataset, (self.directory, self._shards)
 
     def __len__(self) -> int:
         return int(self._first_row[-1])
@@ -126,6 +128,8 @@ class PackedDataset:
     def taxa(self) -> NDArray[np.int64]:
         """Taxon of every sample, int64 [N]; read-only."""
         if self._taxa is None:
+            if self._shards is not None:  # those of the other shards stand in the table of samples alone
+                return self.samples()["taxon"].to_numpy(dtype=np.int64)
             parts = [
                 self._map(shard)[offset : offset + 4 * count].view("<i4")
                 for shard, offset, count in zip(
@@ -167,7 +171,7 @@ class PackedDataset:
             The rows in the order asked for, in memory of their own.
 
         Raises:
-            DataError: an index is outside the set.
+            DataError: an index is outside the set, or a variable is infinite.
         """
         index = np.ascontiguousarray(indices, dtype=np.int64).reshape(-1)
         if index.size and (index.min() < 0 or index.max() >= len(self)):
@@ -185,6 +189,12 @@ class PackedDataset:
         )
         days = self._gather("days", place).view("<f4").reshape(-1, self.steps, 2) if self.manifest.has_days else None
         environment = self._gather("environment", place).view("<f4").reshape(-1, len(VARIABLE_NAMES))
+        if np.isinf(environment).any():
+            row, column = np.argwhere(np.isinf(environment))[0]
+            raise DataError(
+                f"{self.directory}: sample {self.sample_ids(index[row])[0]!r} (row {index[row]}) has an infinite "
+                f"{VARIABLE_NAMES[column]}; missing values are NaN; pack the set again"
+            )
         return PackedBatch(images, environment, self.taxa[index], index, days)
 
     def sample_ids(self, indices: ArrayLike) -> list[str]:
