@@ -71,8 +71,9 @@ class _Gather(torch.autograd.Function):
 def gather_with_gradient(rows: Tensor) -> Tensor:
     """Rows [b, ...] of all processes as [B, ...], with gradient; the identity in a single process.
 
-    Every process then computes the same loss over the whole batch. The gradient of a row is the sum over processes,
-    and the mean over processes that a distributed wrapper takes makes it that of one process on the joined batch.
+    The gradient of a row is the sum over what all processes compute from it. Where each process computes its share of a
+    loss (`contrastive_loss`), times the number of processes, the mean over processes that a distributed wrapper takes
+    makes the gradient that of one process on the joined batch.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return rows
@@ -91,11 +92,18 @@ def contrastive_loss(
     scale: Tensor,
     log_q: Tensor | None = None,
     label_smoothing: float = 0.0,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    both: bool = True,
 ) -> ContrastiveTerms:
     """Both directions of the CLIP loss for places whose labels repeat.
 
     From a place, its one label stands against all candidates: a softmax over L. From a label that occurs, every place
     of that label is a positive: the mean over them of the log-softmax over the B places, then the mean over labels.
+
+    Several processes that hold the same gathered rows divide the work: each takes its share of the places of the first
+    direction and of the labels of the second, so that memory is B L / W on each. The shares add up to the loss.
 
     Args:
         places: [B, D] of unit length.
@@ -104,15 +112,36 @@ def contrastive_loss(
         scale: Inverse temperature.
         log_q: [L] correction subtracted from the logits of place -> text; None for none.
         label_smoothing: Share of the target spread evenly over the candidates (place -> text only).
+        rank: Which share to compute, from 0.
+        world: Number of shares W; 1 computes the whole loss.
+        both: False leaves text -> place out (0).
 
     Returns:
         The two terms.
     """
-    logits = scale * places @ texts.t()
+    own = _share(len(places), rank, world)
+    logits = scale * places[own] @ texts.t()
     corrected = logits if log_q is None else logits - log_q
-    place_to_text = functional.cross_entropy(corrected, targets, label_smoothing=label_smoothing)
-    chosen = functional.log_softmax(logits, dim=0).gather(1, targets[:, None]).squeeze(1)
-    count = torch.bincount(targets, minlength=len(texts))
+    summed = functional.cross_entropy(corrected, targets[own], label_smoothing=label_smoothing, reduction="sum")
+    place_to_text = summed / len(places)
+    if not both:
+        return ContrastiveTerms(place_to_text, torch.zeros_like(place_to_text))
+    labels = _share(len(texts), rank, world)
+    if world > 1:
+        logits = scale * places @ texts[labels].t()
+    # Not bincount, which makes the host wait for the device.
+    count = torch.zeros(len(texts), dtype=logits.dtype, device=logits.device)
+    count.index_add_(0, targets, torch.ones_like(targets, dtype=logits.dtype))
+    if not logits.shape[1]:  # fewer labels than processes: none is left for this one
+        return ContrastiveTerms(place_to_text, 0 * place_to_text)
+    mine = (targets >= labels.start) & (targets < labels.stop)
+    column = (targets - labels.start).clamp(0, logits.shape[1] - 1)
+    chosen = functional.log_softmax(logits, dim=0).gather(1, column[:, None]).squeeze(1)
     # Dividing by the size of a place's label first gives labels, not places, equal weight.
-    text_to_place = -(chosen / count[targets]).sum() / (count > 0).sum()
+    text_to_place = -torch.where(mine, chosen / count[targets], 0.0).sum() / (count > 0).sum()
     return ContrastiveTerms(place_to_text, text_to_place)
+
+
+def _share(size: int, rank: int, world: int) -> slice:
+    """The rank-th of `world` consecutive shares of `size` rows, as even as can be."""
+    return slice(size * rank // world, size * (rank + 1) // world)

@@ -77,9 +77,13 @@ class GeoTreeCLIP(nn.Module):
         """Embed prompts: [L, D] of unit length."""
         return functional.normalize(self.text_encoder(tokens).float(), dim=-1)
 
-    def forward(self, batch: ObservationBatch, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Both embeddings and the scale, in one call (so that a distributed wrapper sees every parameter)."""
-        return self.encode_observations(batch), self.encode_text(tokens), self.logit_scale
+    def forward(self, batch: ObservationBatch, *tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both embeddings and the scale, in one call (so that a distributed wrapper sees every parameter).
+
+        Tokens may come in several parts, each cut to the length of its longest prompt; the embeddings are joined.
+        """
+        texts = torch.cat([self.encode_text(part) for part in tokens])
+        return self.encode_observations(batch), texts, self.logit_scale
 
 
 def create_model(name: str | ModelConfig, statistics: Statistics) -> GeoTreeCLIP:

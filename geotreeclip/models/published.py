@@ -285,6 +285,10 @@ class PublishedTextEncoder(nn.Module):
         tokens: Tensor = self._tokenizer(prompts)
         return tokens
 
+    def lengths(self, tokens: Tensor) -> Tensor:
+        """Tokens of each prompt up to its end mark, [L] int64; `forward` needs no more columns than the longest has."""
+        return tokens.argmax(dim=1) + 1
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode tokens [L, K] to [L, D], not normalised."""
         end = tokens.argmax(dim=1)  # the end mark has the largest number of all tokens

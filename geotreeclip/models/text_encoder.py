@@ -60,13 +60,31 @@ class TextEncoder(nn.Module):
         tokens: Tensor = self._tokenizer(prompts)
         return tokens
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Encode tokens [L, K] to [L, D], not normalised."""
+    def lengths(self, tokens: Tensor) -> Tensor:
+        """Tokens of each prompt that matter, [L] int64: `forward` gives the same where the columns behind are cut off.
+
+        It is K for towers that read the padding too.
+        """
+        if not self._is_causal:
+            return torch.full((len(tokens),), tokens.shape[1])
+        length: Tensor = (tokens != self.tower.pad_id).sum(1)
+        return length
+
+    @property
+    def _is_causal(self) -> bool:
         tower = self.tower
-        if not isinstance(tower, TextTransformer) or tower.attn_mask is None or tower.cls_emb is not None:
+        return isinstance(tower, TextTransformer) and tower.attn_mask is not None and tower.cls_emb is None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode tokens [L, K] to [L, D], not normalised; K may be less than the context length (see `lengths`)."""
+        tower = self.tower
+        if not self._is_causal:
             return self.projection(tower(tokens))  # type: ignore[no-any-return]
         # With causal attention, padding after the end mark changes nothing: run only as far as the longest prompt.
-        length = int((tokens != tower.pad_id).any(0).sum())
+        # Tokens that were cut before (see `lengths`) are taken as they come, as asking would wait for the device.
+        length = tokens.shape[1]
+        if length == self.context_length:
+            length = int((tokens != tower.pad_id).any(0).sum())
         tokens = tokens[:, :length]
         hidden = tower.token_embedding(tokens) + tower.positional_embedding[:length]
         hidden = tower.ln_final(tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length]))

@@ -1,13 +1,15 @@
 """Checkpoints that are there whole or not at all.
 
-A checkpoint is written aside, synced and renamed; the newest complete one is found by name. It holds tensors and plain
-values only and is read with `weights_only=True`.
+A checkpoint is written aside, synced and renamed; what a crash of the machine or a bad disk still damages is found by
+the checksums of its parts. It holds tensors and plain values only and is read with `weights_only=True`.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,39 @@ def write_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: in
             torch.save(state, file)
 
     write_atomically(path, save)
-    for older in _complete(directory)[:-keep]:
-        older.unlink()
+    # Only now, with a newer one safely there; and never those of a later step that an earlier run left.
+    for older in [found for found in _named(directory) if found <= path][:-keep]:
+        older.unlink(missing_ok=True)
     return path
 
 
-def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest complete checkpoint of a folder, or None."""
-    found = _complete(directory) if directory.is_dir() else []
-    return found[-1] if found else None
+def newest_checkpoint(directory: Path, tell: Callable[[str], None] = print) -> Path | None:
+    """The newest checkpoint of a folder that is whole, or None.
+
+    What an interrupted write left is removed.
+
+    Args:
+        directory: Folder of the run's checkpoints.
+        tell: Receives a line for each damaged one that is passed over.
+
+    Raises:
+        DataError: If there are checkpoints but all are damaged.
+    """
+    if not directory.is_dir():
+        return None
+    for partial in directory.glob(".partial-step-*"):
+        partial.unlink(missing_ok=True)
+    found = _named(directory)
+    for path in reversed(found):
+        fault = _damage(path)
+        if not fault:
+            return path
+        tell(f"{path}: damaged ({fault}), passed over for an older one")
+    if found:
+        raise DataError(
+            f"{directory}: all {len(found)} checkpoints are damaged; check the disk, remove them and start anew"
+        )
+    return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -60,12 +86,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable checkpoint ({error}); remove it to go on from an older one") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError, TypeError) as error:
+        # The first line says what was met; the rest of torch's message advises to load it unsafely.
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a readable checkpoint ({detail:.200}); remove it and start anew") from error
     if not isinstance(state, dict):
         raise DataError(f"{path}: not a checkpoint of this package")
     return state
 
 
-def _complete(directory: Path) -> list[Path]:
+def _named(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with the file as a zip archive, "" if every part agrees with its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+        return str(error)
+    return f"checksum of {broken}" if broken else ""

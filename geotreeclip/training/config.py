@@ -68,12 +68,14 @@ class ScheduleConfig:
         final: Learning rate at the end over the peak (cosine in between).
         validations: How many times to validate.
         checkpoints: How many times to write a checkpoint on the way.
+        keep: How many of the newest checkpoints stay.
     """
 
     warmup: float = 0.05
     final: float = 0.01
     validations: int = 10
     checkpoints: int = 4
+    keep: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,12 @@ class LossConfig:
 
     Attributes:
         candidates: What a place's label stands against: "batch" the distinct taxa of the global batch, "all" the taxa
-            of the training set, "auto" all if there are at most `all_up_to`.
+            of the training set, all encoded at every step, "cached" the same with the embeddings of absent taxa kept
+            from earlier steps, "auto" all if there are at most `all_up_to`, else batch.
         all_up_to: See `candidates`.
+        refresh: Steps after which kept embeddings are made anew.
+        share_text: Each process encodes its share of the prompts and gets the others' embeddings; False lets each
+            encode all of them.
         prior_correction: Subtract log q_y from the training logits (see `geotreeclip.losses`).
         text_weight: Weight of the direction text -> place beside place -> text (1 is plain CLIP).
         label_smoothing: Of the direction place -> text.
@@ -92,8 +98,10 @@ class LossConfig:
         coarse_ranks: The ranks that it takes, one a step, drawn by seed.
     """
 
-    candidates: Literal["auto", "batch", "all"] = "auto"
+    candidates: Literal["auto", "batch", "all", "cached"] = "auto"
     all_up_to: int = 2000
+    refresh: int = 200
+    share_text: bool = True
     prior_correction: bool = True
     text_weight: float = 0.2
     label_smoothing: float = 0.0
@@ -134,7 +142,14 @@ class RunConfig:
     """A whole run of `train/clip.py`.
 
     Attributes:
-        data: Directory of packed shards.
+        data: Directory of packed shards, or its address: https://HOST/DIR, hf://datasets/OWNER/NAME/DIR, file:///DIR.
+        cache: Where data from elsewhere is kept; by default `packed` in the cache of the package.
+        verify: Hash all files of the data first, and fetch again what is damaged.
+        stream: Read shards forward from where they are, packed or published ones, if they fit in no cache; the order is
+            approximate and resumed by the epoch.
+        stream_buffer: Samples of the shuffle buffer of a stream, in each process.
+        lenient: Skip samples of a stream that cannot be read, and count them, instead of stopping at the first.
+        lenient_share: Share of skipped samples that is an error all the same.
         out: Directory of the run: configuration, logs, checkpoints and the final model.
         split: Name of a split of the data; empty takes "default" where there is one, else all samples.
         fold: Fold of the split.
@@ -146,12 +161,16 @@ class RunConfig:
         steps: Optimizer steps; they win over epochs.
         epochs: Passes over the training samples.
         batch_size: Samples in a step over all processes.
+        micro_batch: Samples of a process that are encoded at a time, to save memory; the loss still stands over the
+            whole batch. 0 encodes all at once.
         seed: Of weights, order and augmentation.
         precision: "auto" is bf16 where the device has it, else no.
         prefetch: Batches read ahead.
         threads: Threads of each process on the CPU; 0 shares the cores evenly among the processes. (Launchers set
             OMP_NUM_THREADS to 1 where nobody asks, which would leave cores idle.)
-        resume: "auto" goes on from the newest checkpoint of `out`, "never" starts anew.
+        compile: Compile the encoders with `torch.compile`; worth its minutes on GPUs, in long runs.
+        resume: "auto" goes on from the newest checkpoint of `out` if the result can be exactly that of the run that was
+            never stopped, "elastic" also with another number of processes or on another device, "never" starts anew.
         trackers: Accelerate trackers to log to, for example tensorboard or wandb.
         model: The model.
         optimizer: The optimizer.
@@ -161,6 +180,12 @@ class RunConfig:
     """
 
     data: str = ""
+    cache: str = ""
+    verify: bool = False
+    stream: bool = False
+    stream_buffer: int = 8192
+    lenient: bool = False
+    lenient_share: float = 0.01
     out: str = ""
     split: str = ""
     fold: int = 0
@@ -171,11 +196,13 @@ class RunConfig:
     steps: int = 0
     epochs: float = 10.0
     batch_size: int = 256
+    micro_batch: int = 0
     seed: int = 0
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     prefetch: int = 2
     threads: int = 0
-    resume: Literal["auto", "never"] = "auto"
+    compile: bool = False
+    resume: Literal["auto", "elastic", "never"] = "auto"
     trackers: tuple[str, ...] = ("tensorboard",)
     model: ModelChoice = field(default_factory=ModelChoice)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

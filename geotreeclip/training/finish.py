@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geotreeclip.data.packed import PackedDataset
 from geotreeclip.models.directory import save_model
 from geotreeclip.ranges import write_training_ranges
 from geotreeclip.schema import BANDS, RANKS
@@ -39,7 +40,8 @@ def write_final_model(directory: Path, trainer: Trainer) -> None:
     }
     taxonomy, counts = trainer.dataset.taxonomy, trainer.counts
     save_model(directory, trainer.plain, taxonomy, counts, trainer.statistics, training, _card(trainer, training))
-    write_training_ranges(directory, trainer.dataset, trainer.samples.train)
+    if isinstance(trainer.dataset, PackedDataset):  # a stream cannot be read once more for the ranges of its labels
+        write_training_ranges(directory, trainer.dataset, trainer.samples.train)
 
 
 def _card(trainer: Trainer, training: dict[str, Any]) -> str:

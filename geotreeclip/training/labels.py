@@ -28,15 +28,21 @@ class Candidates(NamedTuple):
         tokens: [L, K] int64.
         targets: [B] index of each sample's label.
         log_q: [L] float32 log probability of being a candidate.
+        columns: Where the prompts of `tokens` stand among the candidates, if those are more: the labels whose
+            embeddings are kept between steps (`geotreeclip.training.text_cache`). L then counts these, and `tokens` has
+            fewer rows.
     """
 
     tokens: Tensor
     targets: Tensor
     log_q: Tensor
+    columns: Tensor | None = None
 
     def to(self, device: torch.device) -> Candidates:
-        """The candidates on another device."""
-        return Candidates(*(part.to(device, non_blocking=True) for part in self))
+        """The candidates on another device (the tokens stay)."""
+        columns = None if self.columns is None else self.columns.to(device, non_blocking=True)
+        targets, log_q = (part.to(device, non_blocking=True) for part in (self.targets, self.log_q))
+        return Candidates(self.tokens, targets, log_q, columns)
 
 
 class RankLabels(NamedTuple):
@@ -82,7 +88,15 @@ class TrainingLabels:
         ranks = (Rank.SPECIES.value, *config.coarse_ranks)
         self.ranks = {rank: self._rank(taxonomy, counts, model, rank) for rank in ranks}
         whole = int(self.ranks[Rank.SPECIES].occurs.sum())
-        self.use_all = config.candidates == "all" or (config.candidates == "auto" and whole <= config.all_up_to)
+        self.mode: str = config.candidates
+        if self.mode == "auto":
+            self.mode = "all" if whole <= config.all_up_to else "batch"
+
+    @property
+    def known_tokens(self) -> Tensor:
+        """[L, K] prompts of the taxa that the training set holds."""
+        labels = self.ranks[Rank.SPECIES.value]
+        return labels.tokens[torch.from_numpy(np.flatnonzero(labels.occurs))]
 
     @staticmethod
     def _rank(taxonomy: Taxonomy, counts: npt.NDArray[np.int64], model: GeoTreeCLIP, rank: str) -> RankLabels:
@@ -100,10 +114,15 @@ class TrainingLabels:
         """
         labels = self.ranks[rank]
         own = labels.label[taxon]
-        if self.use_all:
-            chosen = np.flatnonzero(labels.occurs)
-            targets = np.searchsorted(chosen, own)
-            log_q = np.zeros(len(chosen))
+        columns = None
+        if self.mode == "all" or (self.mode == "cached" and rank == Rank.SPECIES.value):
+            known = np.flatnonzero(labels.occurs)
+            targets = np.searchsorted(known, own)
+            log_q = np.zeros(len(known))
+            chosen = known
+            if self.mode == "cached":
+                live = np.unique(targets)
+                chosen, columns = known[live], torch.from_numpy(live)
         else:
             chosen, targets = np.unique(own, return_inverse=True)
             log_q = log_inclusion(labels.log_p[chosen], self.batch_size)
@@ -113,6 +132,7 @@ class TrainingLabels:
             labels.tokens[torch.from_numpy(chosen)],
             torch.from_numpy(np.asarray(targets, dtype=np.int64)),
             torch.from_numpy(log_q.astype(np.float32)),
+            columns,
         )
 
     def coarse_rank(self, position: int) -> str | None:

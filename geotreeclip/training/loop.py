@@ -11,41 +11,57 @@ import copy
 import json
 import math
 import os
+import shutil
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
 from geotreeclip.data.loader import Loader
-from geotreeclip.data.packed import PackedBatch, PackedDataset
+from geotreeclip.data.packed import PackedBatch
 from geotreeclip.data.statistics import compute_statistics
+from geotreeclip.data.stream import StreamedSet
 from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.losses import contrastive_loss, gather_with_gradient
+from geotreeclip.losses import gather_with_gradient
 from geotreeclip.models.clip import GeoTreeCLIP, create_model
-from geotreeclip.observations import from_packed
+from geotreeclip.observations import ObservationBatch, from_packed
 from geotreeclip.schema import Rank
 from geotreeclip.training.augment import augment
 from geotreeclip.training.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
 from geotreeclip.training.config import RunConfig, resolve_model
+from geotreeclip.training.faults import FiniteGuard, save_fault
 from geotreeclip.training.finish import write_final_model
 from geotreeclip.training.interrupt import Interrupt
 from geotreeclip.training.labels import TrainingLabels
+from geotreeclip.training.objective import Objective
+from geotreeclip.training.open_data import make_loader, open_data
 from geotreeclip.training.optimizer import WeightAverage, build_optimizer, learning_rate
+from geotreeclip.training.resume import check_same_run, run_identity, surroundings
 from geotreeclip.training.samples import choose_samples
+from geotreeclip.training.speed import Speed, count_cost, peak_flops
 from geotreeclip.training.validation import ValidationScore, validate
 
 __all__ = ["Trainer", "train"]
 
 _TIMED_STEPS = 50
 _UNTIMED_STEPS = 3  # the first steps allocate memory and fill caches
+_LOOK_EVERY = 20
+"""Steps between two looks at the loss; each look waits for the device."""
 _STATISTICS_SAMPLES = 50_000
 """Enough for means and deviations to three digits."""
+_CANDIDATES = {
+    "all": "all taxa",
+    "batch": "taxa of the batch",
+    "cached": "all taxa, those absent from the batch as they were encoded before",
+}
 _FITTED_SAMPLES = 4_000
 """Tens of thousands of time steps, and places enough for the covariance of 19 climate variables."""
 
@@ -88,35 +104,41 @@ class Trainer:
             torch.set_num_threads(config.threads or max(1, cores // self.accelerator.num_processes))
             torch.set_flush_denormal(True)  # vanishing moments of AdamW would be computed in slow motion
         self.quiet = quiet or not self.accelerator.is_main_process
-        self.dataset = PackedDataset(config.data)
+        self.dataset = open_data(config, self._say)
         self.samples = choose_samples(self.dataset, config)
-        self.loader = Loader(
-            self.dataset,
-            self.samples.train,
-            config.batch_size,
-            seed=config.seed,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-            prefetch=config.prefetch,
+        self.loader = make_loader(
+            self.dataset, self.samples, config, self.accelerator.process_index, self.accelerator.num_processes
         )
         self.counts = np.bincount(self.dataset.taxa[self.samples.train], minlength=len(self.dataset.taxonomy)).astype(
             np.int64
         )
         self.model_config = resolve_model(config.model, has_images=self.dataset.has_images)
-        self.statistics = compute_statistics(self.dataset, self._some_rows(_STATISTICS_SAMPLES))
+        if isinstance(self.dataset, StreamedSet):
+            statistics = self.dataset.statistics
+        else:
+            statistics = compute_statistics(self.dataset, self._some_rows(_STATISTICS_SAMPLES))
+        self.statistics = statistics
         torch.manual_seed(config.seed)
         model = create_model(self.model_config, self.statistics)
         model.observation_encoder.fit(from_packed(self.dataset.read(self._some_rows(_FITTED_SAMPLES))))
         self.labels = TrainingLabels(
             self.dataset.taxonomy, self.counts, model, config.loss, config.batch_size, config.seed
         )
+        if config.compile:
+            model.observation_encoder.compile()
+            model.text_encoder.compile()
         optimizer = build_optimizer(model, config.optimizer)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.plain: GeoTreeCLIP = self.accelerator.unwrap_model(self.model)
+        self.objective = Objective(self.accelerator, self.model, self.labels, config)
+        self.plain: GeoTreeCLIP = self.objective.plain
+        self.guard = FiniteGuard(self.accelerator, optimizer)
+        self.speed = self._count()
         self.average = WeightAverage(self.plain, config.optimizer.average)
         self.variable_deviation = torch.as_tensor(self.statistics.variable_deviation, device=self.device)
         self.step = 0
         self.steps = 0
+        # A stream cannot be asked again for the batch that went wrong.
+        self._recent: deque[PackedBatch] = deque(maxlen=_LOOK_EVERY if config.stream else 0)
         self.best: dict[str, Any] = {"score": -math.inf, "step": -1, "validation": {}, "weights": {}}
         self.history: list[dict[str, float]] = []
 
@@ -166,12 +188,13 @@ class Trainer:
                 while self.step < self.steps:
                     running.append(self.train_step(next(batches)))
                     bar.update(self.config.batch_size)
-                    if self.step % 20 == 0 or self.step in validate_at:
+                    stop = interrupt.requested(self.accelerator, self.step)
+                    if self.step % _LOOK_EVERY == 0 or self.step in validate_at | save_at or stop:
                         self._log(running, bar)
                         running = []
                     if self.step in validate_at:
                         self._validate(bar)
-                    stop = interrupt.requested(self.accelerator, self.step)
+                        self.speed.restart()
                     if self.step in save_at or stop:
                         self._save()
                     if stop:
@@ -183,11 +206,25 @@ class Trainer:
     def train_step(self, packed: PackedBatch) -> Tensor:
         """One optimizer step on this process's share of a global batch; returns the loss, detached."""
         config, position = self.config, self.step * self.config.batch_size
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        share = config.batch_size // world
-        # Dropout draws from torch's own generator: it too must follow from the position alone.
-        torch.manual_seed(int(np.random.SeedSequence([config.seed, position, rank]).generate_state(1)[0]))
-        batch = augment(
+        self._recent.append(packed)
+        loss = self.objective.backward(self._augmented(packed, position), self._taxa(packed, position), position)
+        rate = learning_rate(self.step, self.steps, config.optimizer.learning_rate, config.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        whole = self.guard.watch(loss, norm, self.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update()
+        self.step += 1
+        self.speed.add(config.batch_size)
+        return whole
+
+    def _augmented(self, packed: PackedBatch, position: int) -> ObservationBatch:
+        """This process's share of a batch on the device, augmented."""
+        config, rank = self.config, self.accelerator.process_index
+        share = config.batch_size // self.accelerator.num_processes
+        return augment(
             from_packed(packed, self.device),
             config.augment,
             self.variable_deviation,
@@ -196,39 +233,36 @@ class Trainer:
             slice(rank * share, (rank + 1) * share),
             config.batch_size,
         )
-        taxon = gather_with_gradient(torch.from_numpy(packed.taxon).to(self.device)).cpu().numpy()
-        loss = self._loss(batch, taxon, position)
-        rate = learning_rate(self.step, self.steps, config.optimizer.learning_rate, config.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update()
-        self.step += 1
-        return loss.detach()
 
-    def _loss(self, batch: Any, taxon: Any, position: int) -> Tensor:
-        """The loss of the global batch, the same on every process."""
-        config = self.config.loss
-        chosen = [(Rank.SPECIES.value, 1.0)]
-        coarse = self.labels.coarse_rank(position)
-        if coarse is not None:
-            chosen.append((coarse, config.coarse_weight))
-        candidates = [self.labels.candidates(taxon, rank).to(self.device) for rank, _ in chosen]
-        with self.accelerator.autocast():
-            own, texts, scale = self.model(batch, torch.cat([candidate.tokens for candidate in candidates]))
-        places = gather_with_gradient(own.float())
-        total = torch.zeros((), device=self.device)
-        for (_, weight), candidate, text in zip(
-            chosen, candidates, texts.float().split([len(c.tokens) for c in candidates]), strict=True
-        ):
-            terms = contrastive_loss(
-                places, text, candidate.targets, scale.float(), candidate.log_q, config.label_smoothing
-            )
-            total = total + weight * (terms.place_to_text + config.text_weight * terms.text_to_place)
-        return total / (1 + config.text_weight)
+    def _taxa(self, packed: PackedBatch, position: int) -> npt.NDArray[np.int64]:
+        """Taxa of the global batch: where the order is known, no process needs to ask another."""
+        if isinstance(self.loader, Loader):
+            return self.dataset.taxa[self.loader.global_rows(position)]
+        own = torch.from_numpy(packed.taxon).to(self.device)
+        return np.asarray(gather_with_gradient(own).cpu().numpy(), dtype=np.int64)
+
+    def _stop_if_not_finite(self) -> None:
+        """Look whether a step went wrong since the last look; save what it happened with and stop."""
+        fault = self.guard.fault()
+        if fault is None:
+            return
+        position = fault.step * self.config.batch_size
+        if isinstance(self.loader, Loader):
+            packed = self.loader.dataset.read(self.loader.rows(position))
+        else:
+            packed = self._recent[fault.step - self.step]
+        raise save_fault(
+            self.out,
+            fault,
+            self.accelerator,
+            packed,
+            self.dataset.sample_ids(packed.index),
+            self._augmented(packed, position),
+            self.config.to_dict(),
+            self.plain.state_dict(),
+            torch.as_tensor(self.statistics.variable_mean, device=self.device),
+            self.variable_deviation,
+        )
 
     # -- length, start and end ---------------------------------------------------------------------------------
 
@@ -255,14 +289,34 @@ class Trainer:
         self.plain.load_state_dict(weights)
         self.optimizer.load_state_dict(optimizer)
         self.average = WeightAverage(self.plain, config.optimizer.average)
+        self.guard.reset()
+        if self.objective.cache:
+            self.objective.cache.rows = None
         self.step = 0
         left = config.minutes * 60 - (time.monotonic() - self.started) - validation
         steps = [max(_TIMED_STEPS, int(left / seconds))]
         return int(broadcast_object_list(steps)[0])
 
+    def _count(self) -> Speed:
+        """The arithmetic of a sample, counted on the first batch."""
+        batch = from_packed(self.dataset.read(self._some_rows(8)), self.device)
+        typical = np.random.default_rng(0).choice(self.samples.train, self.config.batch_size)
+        candidates = self.labels.candidates(self.dataset.taxa[typical], Rank.SPECIES.value)
+        lengths = self.plain.text_encoder.lengths(candidates.tokens)
+        few = torch.linspace(0, len(lengths) - 1, 8).long()  # some short, some long
+        tokens = candidates.tokens[lengths.argsort()[few]][:, : int(lengths.float().mean().ceil())]
+        cost = count_cost(self.plain, batch, tokens)
+        peak = peak_flops(self.device, self.accelerator.mixed_precision)
+        processes = self.accelerator.num_processes
+        return Speed(cost.of_sample(len(candidates.tokens), self.config.batch_size), peak * processes if peak else None)
+
     def _some_rows(self, most: int) -> Any:
-        """At most so many training rows, drawn by seed."""
+        """At most so many training rows, drawn by seed, that can be read at will."""
         rows = self.samples.train
+        if isinstance(self.dataset, StreamedSet):
+            rows = rows[rows < self.dataset.probe_rows]
+            if not len(rows):
+                raise ConfigError(f"{self.dataset.directory}: the first shard holds no training samples of the split")
         if len(rows) > most:
             rows = np.sort(np.random.default_rng([self.config.seed, 0x57]).choice(rows, most, False))
         return rows
@@ -301,62 +355,77 @@ class Trainer:
     # -- logging and checkpoints -------------------------------------------------------------------------------
 
     def _log(self, losses: list[Tensor], bar: Any) -> None:
+        self._stop_if_not_finite()
+        if not losses:
+            return
         mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
-            raise DataError(
-                f"the loss is {mean} within the {len(losses)} steps before step {self.step}; the newest checkpoint in "
-                f"{self.out / 'checkpoints'} is from before; lower --optimizer.learning_rate, or inspect the data"
-            )
         rate = self.optimizer.param_groups[0]["lr"]
-        bar.set_postfix(loss=f"{mean:.3f}", lr=f"{rate:.1e}", refresh=False)
+        speed = self.speed.take()
+        shown = {"loss": f"{mean:.3f}", "lr": f"{rate:.1e}"}
+        if "utilisation" in speed:
+            shown["use"] = f"{speed['utilisation']:.1%}"
+        bar.set_postfix(shown, refresh=False)
         values = {
             "training/loss": mean,
             "training/learning_rate": rate,
             "training/scale": float(self.plain.logit_scale.detach()),
+            **{f"training/{name}": value for name, value in speed.items()},
         }
         self.accelerator.log(values, step=self.step)
 
-    def _identity(self) -> dict[str, Any]:
+    def _stamp(self) -> dict[str, Any]:
         """What a checkpoint must agree with to go on from it."""
-        config = self.config.to_dict()
-        for key in ("out", "resume", "trackers", "prefetch", "threads"):
-            config.pop(key)
-        config["data"] = self.dataset.fingerprint()
-        return config
+        return {
+            "identity": run_identity(self.config, self.dataset.fingerprint()),
+            "surroundings": surroundings(self.accelerator.num_processes, self.device, self.config.compile),
+        }
 
     def _save(self) -> None:
+        """Write a checkpoint. Random draws follow from seed and step, so the step is all that they need."""
         if self.accelerator.is_main_process:
+            cache, scaler = self.objective.cache, self.accelerator.scaler
             state = {
                 "step": self.step,
                 "steps": self.steps,
-                "identity": json.dumps(self._identity(), sort_keys=True),
+                "stamp": json.dumps(self._stamp(), sort_keys=True),
                 "model": self.plain.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average.state(),
+                "text_cache": cache.rows if cache else None,
+                "scaler": scaler.state_dict() if scaler else None,
                 "best": self.best,
                 "history": self.history,
             }
-            write_checkpoint(self.out / "checkpoints", self.step, state)
+            write_checkpoint(self.out / "checkpoints", self.step, state, self.config.schedule.keep)
         self.accelerator.wait_for_everyone()
+        self.speed.restart()
 
     def _resume(self) -> bool:
         """Go on from the newest checkpoint of the folder, if there is one and it is of this very run."""
+        folder = self.out / "checkpoints"
         if self.config.resume == "never":
+            if self.accelerator.is_main_process and folder.is_dir():
+                shutil.rmtree(folder)  # those of another run would be taken for ours later on
             return False
-        path = newest_checkpoint(self.out / "checkpoints")
+        newest = newest_checkpoint(folder, self._say) if self.accelerator.is_main_process else None
+        path: Path | None = broadcast_object_list([newest])[0]
         if path is None:
             return False
         state = read_checkpoint(path)
-        then, now = json.loads(state["identity"]), json.loads(json.dumps(self._identity(), sort_keys=True))
-        changed = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
-        if changed:
-            raise ConfigError(
-                f"{path}: was written by a run with another {', '.join(changed)}; go on with the same settings, or "
-                "start anew with --resume never or another --out"
-            )
+        wanted = {"step", "steps", "stamp", "model", "optimizer", "average", "text_cache", "scaler", "best", "history"}
+        if absent := sorted(wanted - set(state)):
+            raise DataError(f"{path}: has no {', '.join(absent)}: not a checkpoint of this release; start anew")
+        elastic = self.config.resume == "elastic"
+        told = check_same_run(str(path), json.loads(state["stamp"]), self._stamp(), elastic=elastic)
+        if told:
+            self._say(f"not exactly the run that was never stopped: {told}")
         self.plain.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load(state["average"])
+        if self.objective.cache and state["text_cache"] is not None:
+            self.objective.cache.rows = state["text_cache"].to(self.device)
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.steps = state["step"], state["steps"]
         self.best, self.history = state["best"], state["history"]
         return True
@@ -378,12 +447,13 @@ class Trainer:
             f"parameters ({observation / 1e6:.2f} M read places), inputs {inputs}\n"
             f"data: {len(self.samples.train):,} training and {len(self.samples.validation):,} validation samples of "
             f"{known:,} taxa, split {self.samples.split or 'none'}; candidates: "
-            f"{'all taxa' if self.labels.use_all else 'taxa of the batch'}\n"
+            f"{_CANDIDATES[self.labels.mode]}\n"
             f"steps: {self.step:,} to {self.steps:,} of {self.config.batch_size} samples "
             f"({self.steps * self.config.batch_size / len(self.loader):.1f} epochs) on "
             f"{self.accelerator.num_processes} {self.device.type} process(es)"
             f"{f' of {torch.get_num_threads()} threads' if self.device.type == 'cpu' else ''}, precision "
-            f"{self.accelerator.mixed_precision}"
+            f"{self.accelerator.mixed_precision}\n"
+            f"arithmetic: {self.speed.flops_per_sample / 1e6:,.1f} MFLOP a sample, text included"
         )
 
     def _farewell(self, directory: Path) -> str:
@@ -407,7 +477,11 @@ def _accelerator(config: RunConfig) -> Accelerator:
         except ImportError:
             trackers.remove("tensorboard")
             print("tensorboard is not installed: no log (pip install 'geotreeclip[train]')", flush=True)
-    return Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=config.out)
+    # Buffers are constants here: sending them at every pass would be for nothing.
+    wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(
+        mixed_precision=precision, log_with=trackers or None, project_dir=config.out, kwargs_handlers=[wrapper]
+    )
 
 
 def _milestones(steps: int, count: int) -> set[int]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geotreeclip.data.packed import PackedDataset
+from geotreeclip.data.stream import StreamedSet
 from geotreeclip.errors import ConfigError
 from geotreeclip.training.config import RunConfig
 
@@ -28,14 +29,16 @@ class Samples(NamedTuple):
     split: str
 
 
-def choose_samples(dataset: PackedDataset, config: RunConfig) -> Samples:
+def choose_samples(dataset: PackedDataset | StreamedSet, config: RunConfig) -> Samples:
     """Training and validation rows of a run.
 
     A split that names validation samples decides. Where it names none, or there is no split, a share
     `config.validation` of the training samples is held out by seed. Test samples are never touched.
 
+    Of a stream, only the rows that lie on this machine can be validation samples.
+
     Args:
-        dataset: The packed set.
+        dataset: The packed set, or the stream.
         config: split, fold, validation, validation_samples and seed are read.
 
     Raises:
@@ -51,8 +54,12 @@ def choose_samples(dataset: PackedDataset, config: RunConfig) -> Samples:
     else:
         train, validation = np.arange(len(dataset), dtype=np.int64), np.empty(0, dtype=np.int64)
     generator = np.random.default_rng([config.seed, 0x5A])
+    near = len(train)
+    if isinstance(dataset, StreamedSet):
+        validation = validation[validation < dataset.probe_rows]
+        near = int(np.searchsorted(train, dataset.probe_rows))
     if not len(validation) and config.validation > 0:
-        held_out = generator.permutation(len(train))[: round(len(train) * config.validation)]
+        held_out = generator.permutation(near)[: round(near * config.validation)]
         validation = train[held_out]
         train = np.delete(train, held_out)
     if len(validation) > config.validation_samples:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from geotreeclip.data.loader import sequential
 from geotreeclip.data.packed import PackedDataset
+from geotreeclip.data.stream import StreamedSet
 from geotreeclip.models.clip import GeoTreeCLIP
 from geotreeclip.observations import from_packed
 from geotreeclip.training.labels import RankLabels
@@ -39,7 +40,7 @@ class ValidationScore(NamedTuple):
 @torch.no_grad()
 def validate(
     model: GeoTreeCLIP,
-    dataset: PackedDataset,
+    dataset: PackedDataset | StreamedSet,
     rows: npt.NDArray[np.int64],
     labels: RankLabels,
     device: torch.device,

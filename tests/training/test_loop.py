@@ -28,24 +28,7 @@ from geotreeclip.training.optimizer import learning_rate
 from geotreeclip.training.samples import choose_samples
 
 ROOT = Path(__file__).parents[2]
-TAXA = [Taxon("a", f"F{i // 4}", f"G{i // 2}", f"G{i // 2} s{i}") for i in range(8)]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """160 samples of 8 taxa that differ in brightness; some months and variables are missing."""
-    path = tmp_path_factory.mktemp("packed") / "data"
-    generator = np.random.default_rng(0)
-    taxon = generator.integers(0, 8, 160)
-    images = generator.normal(1000 + 300 * taxon[:, None, None, None, None], 80, (160, 12, 10, 5, 5))
-    images = images.clip(1, 9000).astype(np.uint16)
-    images[generator.random((160, 12)) < 0.2] = 65535
-    environment = generator.random((160, 27)).astype(np.float32) * 30
-    environment[generator.random((160, 27)) < 0.1] = np.nan
-    environment[:, :2] = generator.uniform(-60, 60, (160, 2))
-    with PackedWriter(path, None, chunk_samples=64) as writer:
-        writer.add(images, environment, [TAXA[i] for i in taxon], [f"s{i}" for i in range(160)])
-    return path
+TAXA = [Taxon("a", "F", "G", f"G s{i}") for i in range(8)]
 
 
 def settings(data, out, **changes):
@@ -114,13 +97,38 @@ def test_resume_equals_no_interruption(data, whole, tmp_path):
     assert_same(weights(tmp_path / "run"), weights(whole), atol=0, rtol=0)
 
 
-def test_resume_with_other_settings_is_refused(data, tmp_path):
+def test_resume_of_another_run_is_refused_with_the_reason(data, tmp_path, monkeypatch):
     config = settings(data, tmp_path / "run")
     trainer = Trainer(config, quiet=True)
     trainer.steps = 6
     trainer._save()
-    with pytest.raises(ConfigError, match="another seed"):
-        train(dataclasses.replace(config, seed=1), quiet=True)
+
+    def resumed(**changes):
+        other = dataclasses.replace(config, **changes)
+        trainer.config = other
+        return trainer._resume()
+
+    for changes, message in (
+        ({"seed": 1}, r"another seed \(0 then, 1 now\)"),
+        ({"batch_size": 32}, "another batch_size"),
+        ({"loss": LossConfig(text_weight=1.0)}, r"another loss.text_weight \(0.2 then, 1.0 now\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            resumed(**changes)
+    # What touches no number of the result may change.
+    assert resumed(prefetch=0, out=config.out, schedule=ScheduleConfig(validations=2, checkpoints=5, keep=9))
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedDataset, "fingerprint", lambda self: "another")
+        with pytest.raises(ConfigError, match=r"another data \("):
+            resumed()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 7)
+        with pytest.raises(ConfigError, match=r"threads 1 then, 7 now \(sums are .*--resume elastic"):
+            resumed()
+        assert resumed(resume="elastic")
+    trainer.config = dataclasses.replace(config, resume="never")
+    assert not trainer._resume()
+    assert newest_checkpoint(tmp_path / "run" / "checkpoints") is None
 
 
 @pytest.mark.parametrize("candidates", ["all", "batch"])
@@ -166,12 +174,6 @@ def test_data_without_imagery_trains(tmp_path):
     train(settings(tmp_path / "data", tmp_path / "run", steps=2), quiet=True)
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert config["observation"]["inputs"] == ["terrain", "soil", "climate", "location"]
-
-
-def test_a_loss_that_is_not_finite_stops(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_loss", lambda self, *_: self.plain.log_scale * torch.nan)
-    with pytest.raises(DataError, match="loss is nan"):
-        train(settings(data, tmp_path / "run"), quiet=True)
 
 
 def test_augmentation_hides_but_never_invents_and_never_depends_on_the_process(data):
@@ -238,15 +240,49 @@ def test_learning_rate_warms_up_and_comes_down():
     assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
 
 
-def test_checkpoints_are_bounded_whole_and_hold_no_code(tmp_path):
+def test_checkpoints_are_bounded_and_hold_no_code(tmp_path):
     for step in (1, 2, 3):
         write_checkpoint(tmp_path, step, {"step": step})
-    (tmp_path / "step-000000009.tmp").write_bytes(b"half a checkpoint")
+    (tmp_path / ".partial-step-000000009").write_bytes(b"half a checkpoint")
     assert newest_checkpoint(tmp_path).name == "step-000000003"
-    assert len([p for p in tmp_path.iterdir() if p.suffix != ".tmp"]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000002", "step-000000003"]
     torch.save({"step": os.system}, tmp_path / "step-000000010")
     with pytest.raises(DataError, match="not a readable checkpoint"):
-        read_checkpoint(tmp_path / "step-000000010")
+        read_checkpoint(newest_checkpoint(tmp_path))
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path):
+    for step in (1, 2, 3):
+        write_checkpoint(tmp_path, step, {"weights": torch.arange(4000)}, keep=3)
+    cut = tmp_path / "step-000000003"
+    cut.write_bytes(cut.read_bytes()[:-500])
+    flipped = bytearray((tmp_path / "step-000000002").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "step-000000002").write_bytes(flipped)
+    told = []
+    assert newest_checkpoint(tmp_path, told.append).name == "step-000000001"
+    assert ["step-000000003: damaged" in told[0], "step-000000002: damaged" in told[1]] == [True, True]
+    (tmp_path / "step-000000001").write_bytes(b"")
+    with pytest.raises(DataError, match="all 3 checkpoints are damaged"):
+        newest_checkpoint(tmp_path, told.append)
+
+
+def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_been(forked, tmp_path):
+    told, errors = forked("killed", tmp_path)
+    assert told["codes"] == [0, -9, -9, -9, 0], errors[-2000:]
+    assert told["left"], "the third one was to die in the middle of a checkpoint"
+    assert_same(weights(tmp_path / "broken"), weights(tmp_path / "whole"), atol=0, rtol=0)
+    accounts = [json.loads((tmp_path / run / "model" / "training.json").read_text()) for run in ("broken", "whole")]
+    assert accounts[0]["history"] == accounts[1]["history"]
+    assert {path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()} == {
+        "step-000000010", "step-000000011"
+    }  # fmt: skip
+
+
+def test_a_stop_signal_to_one_process_saves_and_stops_all(forked, tmp_path):
+    (codes, checkpoints), errors = forked("terminated", tmp_path / "run")
+    assert codes == [130, 130], errors[-2000:]
+    assert checkpoints[-1] == "step-000000010"  # asked for during step 8; all agree every 10 steps
 
 
 def test_yaml_and_command_line_settings(tmp_path):

@@ -1,0 +1,114 @@
+"""How much arithmetic a sample takes, how fast the run is, and how much of the device that uses."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from geotreeclip.models.clip import GeoTreeCLIP
+from geotreeclip.observations import ObservationBatch
+
+__all__ = ["Cost", "Speed", "count_cost", "peak_flops"]
+
+_PROBE = 8
+"""Samples that are counted; arithmetic is linear in samples."""
+
+_PEAKS = (
+    (re.compile(r"\bB200\b"), 2250e12),
+    (re.compile(r"\bH200\b"), 989.5e12),
+    (re.compile(r"\bH100\b.*PCIe"), 756e12),
+    (re.compile(r"\bH100 80GB HBM3\b"), 989.5e12),
+    (re.compile(r"\bA100\b"), 312e12),
+    (re.compile(r"\bL40S\b"), 362e12),
+    (re.compile(r"\bL4\b"), 121e12),
+)
+"""Dense bf16 and fp16 tensor-core FLOP/s by device name, from NVIDIA's data sheets (figures with sparsity halved)."""
+
+
+class Cost(NamedTuple):
+    """Arithmetic of a training step: forward, and twice that for backward where weights are trained.
+
+    Attributes:
+        place: FLOP of a place.
+        text: FLOP of a prompt.
+    """
+
+    place: float
+    text: float
+
+    def of_sample(self, prompts: int, batch_size: int) -> float:
+        """FLOP of a sample, with its share of the prompts that a batch encodes."""
+        return self.place + self.text * prompts / batch_size
+
+
+@torch.no_grad()
+def count_cost(model: GeoTreeCLIP, batch: ObservationBatch, tokens: Tensor) -> Cost:
+    """Count the matrix products and attention of a few samples; without an effect on weights or random draws.
+
+    Args:
+        model: The model.
+        batch: Some places.
+        tokens: [L, K] some prompts.
+    """
+    was_training = model.training
+    model.eval()
+    few, prompts = batch.select(slice(0, _PROBE)), tokens[:_PROBE].to(model.log_scale.device)
+    with FlopCounterMode(display=False) as place:
+        model.encode_observations(few)
+    with FlopCounterMode(display=False) as text:
+        model.encode_text(prompts)
+    model.train(was_training)
+    return Cost(
+        place.get_total_flops() / max(1, few.size) * _passes(model.observation_encoder),
+        text.get_total_flops() / max(1, len(prompts)) * _passes(model.text_encoder),
+    )
+
+
+def _passes(module: nn.Module) -> int:
+    return 3 if any(parameter.requires_grad for parameter in module.parameters()) else 1
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """Peak FLOP/s of a device in 16-bit precision, or None where it is not known for sure."""
+    if device.type != "cuda" or precision not in ("bf16", "fp16"):
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for pattern, peak in _PEAKS if pattern.search(name)), None)
+
+
+class Speed:
+    """Samples a second since the last question, and what share of the devices' peak that is.
+
+    Args:
+        flops_per_sample: Of a training step.
+        peak: FLOP/s of all devices together, None if unknown.
+    """
+
+    def __init__(self, flops_per_sample: float, peak: float | None) -> None:
+        self.flops_per_sample = flops_per_sample
+        self.peak = peak
+        self._then = time.monotonic()
+        self._samples = 0
+
+    def restart(self) -> None:
+        """Leave out the time that passed since the last question, such as that of a validation."""
+        self._then, self._samples = time.monotonic(), 0
+
+    def add(self, samples: int) -> None:
+        """Count samples that were trained on."""
+        self._samples += samples
+
+    def take(self) -> dict[str, float]:
+        """Samples a second and, where the peak is known, the utilisation; then count anew."""
+        seconds = max(time.monotonic() - self._then, 1e-9)
+        rate = self._samples / seconds
+        self.restart()
+        values = {"samples_per_second": rate}
+        if self.peak:
+            values["utilisation"] = rate * self.flops_per_sample / self.peak
+        return values
