@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -156,8 +157,8 @@ def measure(rows: int, workers: int, out: Path, seed: int = 0) -> dict[str, Any]
         seed: Of the random numbers.
 
     Returns:
-        rows, workers, the size of the download, seconds, rows a second, the peak of resident memory in bytes, and
-        how many rows were kept and refused.
+        rows, workers, the size of the download, seconds, rows a second, seconds of processors (which depend less on
+        what else the machine does), the peak of resident memory in bytes, and how many rows were kept and refused.
     """
     out.mkdir(parents=True, exist_ok=True)
     download, result = out / "download.zip", out / "clean"
@@ -168,6 +169,7 @@ def measure(rows: int, workers: int, out: Path, seed: int = 0) -> dict[str, Any]
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     try:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         begin = time.perf_counter()
         with (
             (out / "log.txt").open("w") as log,
@@ -178,6 +180,8 @@ def measure(rows: int, workers: int, out: Path, seed: int = 0) -> dict[str, Any]
                 peak = max(peak, resident(process.pid))
                 time.sleep(0.1)
         seconds = time.perf_counter() - begin
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
         if process.returncode:
             raise SystemExit((out / "log.txt").read_text())
         with zipfile.ZipFile(download) as archive:
@@ -185,8 +189,8 @@ def measure(rows: int, workers: int, out: Path, seed: int = 0) -> dict[str, Any]
         report = json.loads((result / "report.json").read_text())
         return {
             "rows": rows, "workers": workers, "zip_bytes": download.stat().st_size, "text_bytes": size,
-            "seconds": round(seconds, 2), "rows_per_second": round(rows / seconds), "peak_bytes": peak,
-            "kept": report["kept"], "refused": report["refused"],
+            "seconds": round(seconds, 2), "rows_per_second": round(rows / seconds), "cpu_seconds": round(busy, 2),
+            "peak_bytes": peak, "kept": report["kept"], "refused": report["refused"],
         }  # fmt: skip
     finally:
         download.unlink(missing_ok=True)
@@ -208,7 +212,7 @@ def main() -> int:
     print(
         f"{numbers['rows']:,} rows ({numbers['text_bytes'] / 1e9:.2f} GB of text) with {numbers['workers']} workers "
         f"in {numbers['seconds']:.0f} s: {numbers['rows_per_second']:,} rows/s, "
-        f"peak {numbers['peak_bytes'] / 1e9:.2f} GB; "
+        f"{numbers['cpu_seconds']:.0f} s of processors, peak {numbers['peak_bytes'] / 1e9:.2f} GB; "
         f"kept {numbers['kept']:,}, refused {numbers['refused']:,}"
     )
     if args.out:

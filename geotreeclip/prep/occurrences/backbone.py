@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ SPECIES_RANKS = BELOW_SPECIES | {"SPECIES"}
 """Ranks that name a species or a part of one (GBIF's vocabulary; https://rs.gbif.org/vocabulary/gbif/rank.xml)."""
 
 _PASSES = 5
+_BY_NAME = "="  # begins the ids of entries of tables that have none
+_SPECIES_AND_MORE = r"^(\p{Lu}\p{Ll}+ (?:\x{D7} ?|x )?[\p{Ll}-]{2,})( \p{Lu}| \(| d[e\']).*$"
 _STREAMED = {
     "id": "taxonid", "accepted": "acceptednameusageid", "name": "canonicalname", "full": "scientificname",
     "rank": "taxonrank", "status": "taxonomicstatus", "kingdom": "kingdom", "family": "family", "genus": "genus",
@@ -62,11 +64,13 @@ class Backbone:
     by_id: dict[str, Entry] = field(default_factory=dict)
     by_name: dict[str, list[Entry]] = field(default_factory=dict)
     damaged: int = 0
+    has_keys: bool = False
 
     def add(self, entry: Entry) -> None:
         """Take an entry in, once."""
         if entry.id not in self.by_id:
             self.by_id[entry.id] = entry
+            self.has_keys |= not entry.id.startswith(_BY_NAME)
             self.by_name.setdefault(name_key(entry.name), []).append(entry)
 
     def species_of(self, entry: Entry) -> Entry | None:
@@ -135,7 +139,8 @@ def read_backbone(path: Path, names: Iterable[str], keys: Iterable[str]) -> Back
     if kind_of(path, member) != "parquet":
         with open_binary(path, member) as stream:
             header = stream.readline(1 << 20).decode("utf-8-sig", "replace").rstrip("\r\n")
-        columns = [name.strip().casefold() for name in header.split("\t")]
+        # The Catalogue of Life writes dwc:taxonID.
+        columns = [name.strip().casefold().rpartition(":")[2] for name in header.split("\t")]
         if "taxonid" in columns and ("canonicalname" in columns or "scientificname" in columns):
             return _streamed(path, member, columns, set(map(name_key, names)), set(keys))
     if member:
@@ -196,7 +201,9 @@ def _scan(
             )  # fmt: skip
             for batch in reader:
                 name = batch.column(have.get("name", have.get("full", "0")))
-                if "name" in have and "full" in have:  # names that GBIF could not parse have no canonical form
+                if "name" not in have:  # then it may bear the authors
+                    name = pc.replace_substring_regex(name, _SPECIES_AND_MORE, "\\1")
+                elif "full" in have:  # names that GBIF could not parse have no canonical form
                     name = pc.if_else(pc.equal(name, ""), batch.column(have["full"]), name)
                 chosen = pc.or_(
                     pc.is_in(_keys(name), value_set=wanted_names),
@@ -258,14 +265,14 @@ def _simple(path: Path) -> Backbone:
         said["rank"] = said["rank"].upper() or "SPECIES"
         number = text.get(key, "").removesuffix(".0")
         if not target or name_key(target) == name_key(own):
-            backbone.add(Entry(number or f"={name_key(own)}", own, **said))
+            backbone.add(Entry(number or f"{_BY_NAME}{name_key(own)}", own, **said))
             continue
-        synonym = Entry(number or f"synonym {name_key(own)}", own, f"={name_key(target)}", said["rank"])
-        backbone.add(replace(synonym, kingdom=said["kingdom"]))
+        number = number or f"{_BY_NAME}synonym {name_key(own)}"
+        backbone.add(Entry(number, own, f"{_BY_NAME}{name_key(target)}", said["rank"], kingdom=said["kingdom"]))
         if target.split()[0] != own.split()[0]:
             said["genus"] = ""
-        implied.append(Entry(f"={name_key(target)}", target, **said))
-    stated = {f"={name_key(entry.name)}": entry for entry in backbone.by_id.values() if not entry.accepted}
+        implied.append(Entry(f"{_BY_NAME}{name_key(target)}", target, **said))
+    stated = {f"{_BY_NAME}{name_key(entry.name)}": entry for entry in backbone.by_id.values() if not entry.accepted}
     for entry in implied:  # accepted names without a row of their own: what their synonyms say is all there is
         if entry.id not in stated:
             backbone.add(entry)

@@ -202,7 +202,7 @@ def build_report(
         refused_species=_refused_species(species),
         warned_species=_entries(species[species["warnings"] != ""], "warnings"),
         tree_evidence=_evidence(species),
-        notes=_notes(job, rules, leaves),
+        notes=[*_notes(job, rules, leaves), *_mixed_genera(species)],
         plan=plan,
     )  # fmt: skip
 
@@ -250,6 +250,15 @@ def _notes(job: Job, rules: Sequence[RuleCount], leaves: Mapping[str, int]) -> l
     if leaves.get("unknown"):
         notes.append(f"{leaves['unknown']:,} rows have no leaf type (--leaf-types)")
     return notes
+
+
+def _mixed_genera(species: pd.DataFrame) -> list[str]:
+    """Genera whose kept species bear several leaf types: some are so, in others the table errs."""
+    kept = species[(species["kept"] > 0) & (species["leaf_type"] != "")]
+    kinds = kept.groupby("genus")["leaf_type"].nunique()
+    mixed = sorted(kinds[kinds > 1].index)
+    shown = ", ".join(mixed[:12]) + (" ..." if len(mixed) > 12 else "")
+    return [f"{len(mixed)} genera hold species of several leaf types: {shown}"] if mixed else []
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ neither depends on chunks, workers or the order in which parts end. N rows of a 
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -49,27 +50,33 @@ class Reading:
 
 
 def read_source(payload: Reading, folder: Path) -> dict[str, Any]:
-    """Read a source into chunks: `rows-N.parquet` and `taxa-N.parquet`."""
+    """Read a source into chunks: `rows-N.parquet` and `taxa-N.parquet`.
+
+    A source is one stream and so one part; a second thread brings a chunk into form while the next is being read.
+    """
+    chunks: list[Future[int]] = []
+    held: list[Batch] = []
+    rows = 0
+    with ThreadPoolExecutor(1) as writer:
+        for batch in read_batches(payload.source):
+            held.append(batch)
+            rows += len(batch.rows) + len(batch.unreadable)
+            if rows >= payload.chunk_rows:
+                wait(chunks[-1:])
+                chunks.append(writer.submit(_write_chunk, payload.source, held, folder, len(chunks)))
+                held, rows = [], 0
+        if held:
+            chunks.append(writer.submit(_write_chunk, payload.source, held, folder, len(chunks)))
+        return {"rows": [chunk.result() for chunk in chunks]}
+
+
+def _write_chunk(source: Source, batches: list[Batch], folder: Path, number: int) -> int:
     import pyarrow.parquet as pq
 
-    rows: list[int] = []
-    held: list[Batch] = []
-
-    def write() -> None:
-        table, taxa = normalise(held, payload.source.defaults)
-        name = f"{len(rows):05d}.parquet"
-        pq.write_table(table, folder / f"rows-{name}", compression=COMPRESSION)
-        pq.write_table(taxa, folder / f"taxa-{name}", compression=COMPRESSION)
-        rows.append(table.num_rows)
-        held.clear()
-
-    for batch in read_batches(payload.source):
-        held.append(batch)
-        if sum(len(part.rows) + len(part.unreadable) for part in held) >= payload.chunk_rows:
-            write()
-    if held:
-        write()
-    return {"rows": rows}
+    table, taxa = normalise(batches, source.defaults)
+    pq.write_table(table, folder / f"rows-{number:05d}.parquet", compression=COMPRESSION)
+    pq.write_table(taxa, folder / f"taxa-{number:05d}.parquet", compression=COMPRESSION)
+    return int(table.num_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class _Taxon:
     said: dict[str, str]
     rows: int
     given: str
-    key: int | None
+    key: str
     name: str
     family: str
     genus: str
@@ -119,9 +119,9 @@ def judge_taxa(texts: Sequence[str], rows: Sequence[int], tables: TaxonTables, o
             "family": [taxon.family for taxon in taxa],
             "genus": [taxon.genus for taxon in taxa],
             "species": [taxon.name for taxon in taxa],
-            "taxon_key": pd.array([taxon.resolved_key or taxon.key for taxon in taxa], dtype="Int64"),
+            "taxon_key": pd.array([taxon.resolved_key or _number(taxon.key) for taxon in taxa], dtype="Int64"),
             "given": [taxon.given for taxon in taxa],
-            "given_key": pd.array([taxon.key for taxon in taxa], dtype="Int64"),
+            "given_key": [taxon.key for taxon in taxa],
             "rows": [taxon.rows for taxon in taxa],
             "failing": [taxon.failing for taxon in taxa],
             **{f"saw_{rule}": [taxon.values.get(rule, "") for taxon in taxa] for rule in TAXON_RULES},
@@ -142,19 +142,24 @@ def _begin(text: str, rows: int) -> _Taxon:
         name = binomial(said["scientific_name"])
     # A name that cannot be one ("Albizia sp") stays what it is for the reports, and is refused by its rule.
     key = key_of(said["species_key"])
-    if key is None and rank in (*SPECIES_RANKS, ""):
+    if not key and rank in (*SPECIES_RANKS, ""):
         key = key_of(said["taxon_key"])
     genus = said["genus"] or (name.split()[0] if name else "")
     return _Taxon(said, rows, name or said["scientific_name"], key, name, said["family"], genus, said["leaf_type"])
 
 
-def key_of(text: str) -> int | None:
-    """A taxon key, as spreadsheets write it too (2777855.0), or None where it is none."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if 0 < number < 2**53 and number == int(number) else None
+def key_of(text: str) -> str:
+    """A taxon key without what spreadsheets add (2777855.0), "" where there is none.
+
+    Numbers are those of the GBIF backbone; the Catalogue of Life, GBIF's taxonomy since, has letters among the digits.
+    """
+    whole, _, part = text.partition(".")
+    text = whole if whole.isdigit() and not part.strip("0") else text
+    return text.lstrip("0") if text.isdigit() else text
+
+
+def _number(key: str) -> int | None:
+    return int(key) if key.isdigit() and len(key) < 16 else None
 
 
 def _judge_record(taxon: _Taxon, options: RuleOptions) -> None:
@@ -171,7 +176,7 @@ def _judge_record(taxon: _Taxon, options: RuleOptions) -> None:
     if rank and rank not in SPECIES_RANKS:
         taxon.refuse("rank", f"rank {rank}", options)
     own = {key_of(said[f"{higher}_key"]): higher for higher in reversed(_HIGHER)}
-    if taxon.key is not None and taxon.key in own:
+    if taxon.key and taxon.key in own:
         taxon.refuse("rank", f"key {taxon.key} is its own {own[taxon.key]} key", options)
 
 
@@ -181,7 +186,7 @@ def _backbone(tables: TaxonTables, taxa: Sequence[_Taxon]) -> Backbone | None:
         return None
     names = {taxon.name for taxon in taxa} | {binomial(taxon.said["scientific_name"]) for taxon in taxa}
     names |= set(_names_in((*tables.trees, *tables.growth, *tables.leaf_types)))
-    return read_backbone(tables.backbone, names, {str(taxon.key) for taxon in taxa if taxon.key is not None})
+    return read_backbone(tables.backbone, names, {taxon.key for taxon in taxa if taxon.key})
 
 
 def _names_in(paths: Iterable[Path]) -> Iterable[str]:
@@ -195,12 +200,12 @@ def _names_in(paths: Iterable[Path]) -> Iterable[str]:
 
 def _resolve(taxon: _Taxon, backbone: Backbone, options: RuleOptions) -> None:
     """Takes the accepted name of a taxon; judges its key by the backbone."""
-    if not taxon.name and taxon.key is None:
+    if not taxon.name and not taxon.key:
         return
     found, taxon.resolution = (
         backbone.find(taxon.name, options.kingdom, taxon.family) if taxon.name else (None, "unknown")
     )
-    entry = backbone.by_id.get(str(taxon.key)) if taxon.key is not None else None
+    entry = backbone.by_id.get(taxon.key)
     by_key = backbone.species_of(entry) if entry is not None else None
     if entry is not None and entry.rank not in SPECIES_RANKS:
         taxon.refuse("key", f"key {taxon.key} is the {entry.rank.lower()} {entry.name} in the backbone", options)
@@ -209,7 +214,7 @@ def _resolve(taxon: _Taxon, backbone: Backbone, options: RuleOptions) -> None:
             found, taxon.resolution = by_key, "by key"
         elif name_key(found.name) != name_key(by_key.name):
             taxon.refuse("key", f"key {taxon.key} is {by_key.name} in the backbone, not {found.name}", options)
-    elif taxon.key is not None and any(other.isdigit() for other in backbone.by_id):
+    elif taxon.key and backbone.has_keys:
         taxon.warnings.append("key not in the backbone")
     if found is None:
         taxon.warnings.append(f"name {taxon.resolution} in the backbone")
@@ -229,27 +234,29 @@ def _accept(taxon: _Taxon, entry: Entry) -> None:
 
 def _judge_keys(taxa: Sequence[_Taxon], options: RuleOptions) -> None:
     """What the keys of all records together say."""
-    higher: dict[int, str] = {}
+    higher: dict[str, str] = {}
     for taxon in taxa:
         for rank in _HIGHER:
-            if (number := key_of(taxon.said[f"{rank}_key"])) is not None:
-                higher.setdefault(number, f"{rank} {taxon.said.get(rank, '')}".strip())
-    species_of: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    keys_of: defaultdict[str, Counter[int]] = defaultdict(Counter)
+            if key := key_of(taxon.said[f"{rank}_key"]):
+                higher.setdefault(key, f"{rank} {taxon.said.get(rank, '')}".strip())
+    species_of: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    keys_of: defaultdict[str, set[str]] = defaultdict(set)
     for taxon in taxa:
-        if taxon.key is not None and taxon.name:
+        if taxon.key and taxon.name:
             species_of[taxon.key].setdefault(taxon.name, taxon.family)
-            keys_of[taxon.name][taxon.key] += taxon.rows
+            if taxon.resolved_key is None:  # synonyms have keys of their own, which the backbone knows
+                keys_of[taxon.name].add(taxon.key)
     for taxon in taxa:
-        if taxon.key is None:
+        if not taxon.key:
             continue
+        number = _number(taxon.key)
         if taxon.key in higher and "rank" not in taxon.values:
             taxon.refuse("key", f"key {taxon.key} is the {higher[taxon.key]} elsewhere in the records", options)
-        if taxon.key < HIGHER_KEYS_BELOW:
+        if number is not None and number < HIGHER_KEYS_BELOW:
             why = f"key {taxon.key} is below {HIGHER_KEYS_BELOW:,}, where GBIF numbers kingdoms to families"
             taxon.refuse("key", why, options)
         sharing = species_of.get(taxon.key, {})
-        rounded = taxon.key % ROUNDED_TO == 0
+        rounded = number is not None and number % ROUNDED_TO == 0
         if len(sharing) > 1:
             words = f"key {taxon.key} is shared by {', '.join(sorted(sharing)[:4])}"
             families = {family for family in sharing.values() if family}
@@ -260,7 +267,7 @@ def _judge_keys(taxa: Sequence[_Taxon], options: RuleOptions) -> None:
         elif rounded:
             taxon.warnings.append(f"key {taxon.key} is rounded: a spreadsheet lost its last digits")
         if len(keys_of.get(taxon.name, ())) > 1:
-            taxon.warnings.append(f"has keys {', '.join(map(str, sorted(keys_of[taxon.name])))}")
+            taxon.warnings.append(f"has keys {', '.join(sorted(keys_of[taxon.name]))}")
         stated = taxon.said["genus"]
         if stated and taxon.said["species"] and name_key(stated) != name_key(taxon.said["species"]).partition(" ")[0]:
             taxon.warnings.append(f"the name {taxon.said['species']} is not of its genus {stated}")

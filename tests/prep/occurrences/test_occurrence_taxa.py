@@ -168,6 +168,27 @@ def test_a_gbif_backbone_resolves_names_and_judges_keys(backbone):
     assert frame["saw_key"].tolist()[7] == "key 8000005 is Acer saccharum in the backbone, not Quercus robur"
     assert failing(frame, "backbone") == [False] * 10 + [True]
     assert "ambiguous" in frame["warnings"].tolist()[9]
+    assert not any("has keys" in words for words in frame["warnings"])
+
+
+def test_keys_of_the_catalogue_of_life_are_no_numbers(tmp_path):
+    path = tmp_path / "Taxon.tsv"
+    path.write_text(
+        "dwc:taxonID\tdwc:acceptedNameUsageID\tdwc:scientificName\tdwc:taxonRank\tdwc:taxonomicStatus\n"
+        "4R7LM\t\tQuercus robur L.\tspecies\taccepted\n5E4\t\tFagaceae Dumort.\tfamily\taccepted\n"
+        "7BCDF\t4R7LM\tQuercus pedunculata Ehrh.\tspecies\tsynonym\n"
+    )
+    taxa = [
+        {"species": "Quercus pedunculata", "species_key": "4R7LM"}, {"species": "Quercus alba", "species_key": "5E4"},
+        {"species": "Fagus una", "species_key": "62X", "genus_key": "62X"},
+        {"species": "Tilia cordata", "species_key": "5E5"},
+    ]  # fmt: skip
+    frame = judge(*taxa, tables=TaxonTables(path))
+    assert frame["species"].tolist()[0] == "Quercus robur"
+    assert frame["taxon_key"].isna().all()
+    assert failing(frame, "key") == [False, True, False, False]
+    assert failing(frame, "rank") == [False, False, True, False]
+    assert frame["given_key"].tolist()[3] == "5E5"
 
 
 def test_only_what_concerns_the_records_is_held(backbone):
