@@ -51,7 +51,8 @@ def monthly_means(images: NDArray[np.uint16], days: NDArray[np.floating[Any]] | 
         month = np.clip(np.searchsorted(MONTH_DAYS[:, 1], (middle - 1) % 365 + 1), 0, MONTHS - 1)
         one_hot = (month[:, :, None] == np.arange(MONTHS)).astype(np.float64)
         total, count = (np.einsum("btm,btc->bmc", one_hot, part) for part in (total, count))
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0).astype(np.float32)
+    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return np.asarray(mean, dtype=np.float32)
 
 
 def _are_months(days: NDArray[np.floating[Any]]) -> bool:
