@@ -151,6 +151,7 @@ class RunConfig:
         lenient: Skip samples of a stream that cannot be read, and count them, instead of stopping at the first.
         lenient_share: Share of skipped samples that is an error all the same.
         out: Directory of the run: configuration, logs, checkpoints and the final model.
+        init: Run of `train/seasonal.py` whose encoder of places to start from; empty for random weights.
         split: Name of a split of the data; empty takes "default" where there is one, else all samples.
         fold: Fold of the split.
         validation: Share of the training samples held out where the split names no validation samples.
@@ -187,6 +188,7 @@ class RunConfig:
     lenient: bool = False
     lenient_share: float = 0.01
     out: str = ""
+    init: str = ""
     split: str = ""
     fold: int = 0
     validation: float = 0.05

@@ -39,6 +39,7 @@ from geotreeclip.training.checkpoint import newest_checkpoint, read_checkpoint, 
 from geotreeclip.training.config import RunConfig, resolve_model
 from geotreeclip.training.faults import FiniteGuard, save_fault
 from geotreeclip.training.finish import write_final_model
+from geotreeclip.training.initialise import initial_statistics, initialise
 from geotreeclip.training.interrupt import Interrupt
 from geotreeclip.training.labels import TrainingLabels
 from geotreeclip.training.objective import Objective
@@ -117,10 +118,11 @@ class Trainer:
             statistics = self.dataset.statistics
         else:
             statistics = compute_statistics(self.dataset, self._some_rows(_STATISTICS_SAMPLES))
-        self.statistics = statistics
+        self.statistics = initial_statistics(config.init, self.model_config, statistics)
         torch.manual_seed(config.seed)
         model = create_model(self.model_config, self.statistics)
         model.observation_encoder.fit(from_packed(self.dataset.read(self._some_rows(_FITTED_SAMPLES))))
+        self.fresh = initialise(model, config.init)
         self.labels = TrainingLabels(
             self.dataset.taxonomy, self.counts, model, config.loss, config.batch_size, config.seed
         )
