@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from geotreeclip.data.packed import PackedBatch, PackedDataset
 from geotreeclip.errors import ConfigError
 
-__all__ = ["Loader", "ahead", "epoch_order", "sequential"]
+__all__ = ["Loader", "ahead", "epoch_order", "pinned", "sequential"]
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -49,6 +49,7 @@ class Loader:
         rank: this process.
         world_size: W, the number of processes; B must be a multiple of it.
         prefetch: batches read ahead by a background thread; 0 reads in the caller.
+        pin: put batches into page-locked memory, from where they travel to a GPU while it computes.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -56,7 +57,7 @@ class Loader:
 
     def __init__(
         self, dataset: PackedDataset, indices: ArrayLike, batch_size: int, seed: int = 0, rank: int = 0,
-        world_size: int = 1, prefetch: int = 2,
+        world_size: int = 1, prefetch: int = 2, pin: bool = False,
     ) -> None:  # fmt: skip
         self.dataset = dataset
         self.indices = np.ascontiguousarray(indices, dtype=np.int64)
@@ -76,7 +77,7 @@ class Loader:
         if prefetch < 0:
             raise ConfigError(f"prefetch {prefetch} must be 0 or more")
         self.batch_size, self.seed, self.rank = batch_size, seed, rank
-        self.world_size, self.prefetch = world_size, prefetch
+        self.world_size, self.prefetch, self.pin = world_size, prefetch, pin
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
@@ -122,7 +123,8 @@ class Loader:
 
     def _read(self, offset: int) -> Iterator[PackedBatch]:
         while True:
-            yield self.dataset.read(self.rows(offset))
+            batch = self.dataset.read(self.rows(offset))
+            yield pinned(batch) if self.pin else batch
             offset += self.batch_size
 
     def _positions(self, offset: int) -> NDArray[np.int64]:
@@ -149,6 +151,14 @@ def sequential(dataset: Readable, indices: ArrayLike, batch_size: int, prefetch:
     rows = np.ascontiguousarray(indices, dtype=np.int64)
     produced = (dataset.read(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size))
     return ahead(produced, prefetch) if prefetch else produced
+
+
+def pinned(batch: PackedBatch) -> PackedBatch:
+    """A copy of the large arrays in page-locked memory."""
+    import torch
+
+    images, environment = (torch.from_numpy(part).pin_memory().numpy() for part in (batch.images, batch.environment))
+    return batch._replace(images=images, environment=environment)
 
 
 class _Failure:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.data.loader import ahead, epoch_order
+from geotreeclip.data.loader import ahead, epoch_order, pinned
 from geotreeclip.data.manifest import Column, Shard
 from geotreeclip.data.packed import PackedBatch, PackedDataset
 from geotreeclip.data.remote import fetch_set, is_remote
@@ -179,6 +179,7 @@ class StreamLoader:
         prefetch: Batches read ahead.
         tolerance: What happens to samples that cannot be read.
         buffer: Samples of the shuffle buffer.
+        pin: Put batches into page-locked memory.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -187,6 +188,7 @@ class StreamLoader:
     def __init__(
         self, data: StreamedSet, indices: NDArray[np.int64], batch_size: int, seed: int = 0, rank: int = 0,
         world_size: int = 1, prefetch: int = 2, tolerance: Tolerance | None = None, buffer: int = _BUFFER,
+        pin: bool = False,
     ) -> None:  # fmt: skip
         if batch_size < 1 or batch_size % world_size:
             raise ConfigError(f"batch size {batch_size} must be a positive multiple of the {world_size} processes")
@@ -198,7 +200,7 @@ class StreamLoader:
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
         self.tolerance = tolerance or Tolerance()
-        self.buffer = buffer
+        self.buffer, self.pin = buffer, pin
         self._chosen = np.zeros(len(data), dtype=bool)
         self._chosen[indices] = True
         self._first = np.concatenate([[0], np.cumsum(data.counts)]).astype(np.int64)
@@ -242,7 +244,8 @@ class StreamLoader:
                 found = True
                 waiting.append(sample)
                 if len(waiting) == share:
-                    yield _joined(waiting)
+                    batch = _joined(waiting)
+                    yield pinned(batch) if self.pin else batch
                     waiting = []
             if not found:
                 raise DataError(

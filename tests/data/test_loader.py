@@ -4,6 +4,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from geotreeclip.data.loader import Loader, epoch_order, sequential
 from geotreeclip.errors import ConfigError, DataError
@@ -51,6 +53,27 @@ def test_world_size_does_not_change_the_stream(packed, world):
         for rank in range(world)
     ]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1).reshape(-1), whole)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    size=st.integers(1, 45),
+    share=st.integers(1, 6),
+    world=st.integers(1, 5),
+    seed=st.integers(0, 2**64 - 1),
+    start=st.integers(0, 30),
+)
+def test_the_stream_is_a_function_of_seed_and_epoch_alone(size, share, world, seed, start):
+    """Whatever the processes and the batch: epochs laid end to end, each a permutation, and all agree on the batch."""
+    indices, batch = np.arange(100, 100 + size), share * world
+    epochs = [indices[epoch_order(size, seed, epoch)] for epoch in range((start + 3) * batch // size + 2)]
+    stream = np.concatenate(epochs)
+    assert all(sorted(epoch) == list(indices) for epoch in epochs)
+    loaders = [Loader(None, indices, batch, seed, rank, world) for rank in range(world)]
+    for offset in range(start * batch, (start + 2) * batch, batch):
+        parts = [loader.rows(offset) for loader in loaders]
+        assert list(np.concatenate(parts)) == list(stream[offset : offset + batch])
+        assert all(list(loader.global_rows(offset)) == list(np.concatenate(parts)) for loader in loaders)
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
