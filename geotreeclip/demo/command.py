@@ -12,7 +12,7 @@ __all__ = ["add_arguments", "main", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `geotreeclip demo`."""
-    parser.add_argument("--out", required=True, metavar="DIR", help="directory for the packed set")
+    parser.add_argument("--out", metavar="DIR", help="directory for the packed set; needed without --serve")
     parser.add_argument("--preset", default="image-led", choices=list(PRESETS), help="what tells most of a species")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world")
     parser.add_argument(
@@ -25,10 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a field of the world's configuration, such as wrong_labels=0.1 or coordinate_error_km=20; repeatable",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a finished set")
+    page = parser.add_argument_group("the page to try")
+    page.add_argument(
+        "--serve", action="store_true",
+        help="instead of making a world, serve a page for the browser: click a place, see what a model says of it",
+    )  # fmt: skip
+    page.add_argument(
+        "--model", default="demo", help="model directory, hf-hub:owner/name or demo (default: %(default)s)"
+    )
+    page.add_argument(
+        "--data", default="demo-world", metavar="DIR", help="packed set with the places (default: %(default)s)"
+    )
+    page.add_argument("--port", type=int, default=7860, help="0 for any free one (default: %(default)s)")
+    page.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    page.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `geotreeclip demo`."""
+    if args.serve:
+        return _serve(args)
+    if args.out is None:
+        raise ConfigError("--out DIR says where the world is written; or --serve shows one that is there")
     from geotreeclip.demo.make import make_world
 
     if args.raw:
@@ -50,6 +68,23 @@ def run(args: argparse.Namespace) -> int:
         args.out, args.preset, args.seed, args.samples, test=5000 if args.test is None else args.test,
         overwrite=args.overwrite, progress=lambda line: print(line, flush=True), knobs=knobs,
     )  # fmt: skip
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """Open the places, then the model, then the page."""
+    from geotreeclip.page.places import Places
+
+    if args.out is not None:
+        raise ConfigError("--serve shows a world that is there and --out makes one; give one of them")
+    places = Places(args.data)
+    from geotreeclip.inference import load
+    from geotreeclip.page.api import Api
+    from geotreeclip.page.server import serve
+
+    classifier = load(args.model, args.device)
+    print(f"{len(places):,} places of {args.data}, model {args.model} ({len(classifier.taxonomy):,} taxa)")
+    serve(Api(classifier, places, args.model), args.host, args.port, lambda line: print(line, flush=True))
     return 0
 
 
