@@ -158,7 +158,7 @@ class Predictions:
             unknown = "" if passed else f"no rank reaches {threshold:g}"
             if outside[place] and self.dissimilarity is not None:
                 far = (
-                    f"climate unlike that of training (dissimilarity {self.dissimilarity[place]:.2f}, limit "
+                    f"climate unlike that of training (dissimilarity {self.dissimilarity[place]:.2f} is above "
                     f"{self.dissimilarity_limit:.2f})"
                 )
                 unknown = f"{unknown}; {far}" if unknown else far

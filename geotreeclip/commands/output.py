@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
+    import pyarrow as pa
 
 __all__ = ["FORMATS", "BatchedTable", "check_format"]
 
 FORMATS = (".csv", ".parquet", ".geoparquet", ".geojson")
 """Endings of files that can be written."""
 
-_GEO = (".geoparquet", ".geojson")
+_GEO = ".geoparquet"
+_DECIMALS = 9  # of numbers in CSV: probabilities of rare labels, and far below a millimetre in degrees
 
 
 def check_format(out: Path | None, option: str = "--out") -> None:
@@ -78,7 +80,9 @@ class BatchedTable:
         """
         self.rows += len(frame)
         if self.out is None:
-            _csv(frame, sys.stdout, header=self._header)
+            import pyarrow as pa
+
+            sys.stdout.write(_csv(pa.Table.from_pandas(frame, preserve_index=False), header=self._header).decode())
             self._header = False
             return
         from geotreeclip.data.shardfile import write_atomically
@@ -125,9 +129,11 @@ class BatchedTable:
             yield pd.read_parquet(self._part(number))
 
     def _write_csv(self, path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            for number, frame in enumerate(self._frames()):
-                _csv(frame, file, header=number == 0)
+        import pyarrow.parquet as parquet
+
+        with path.open("wb") as file:
+            for number in range(self.done):
+                file.write(_csv(parquet.read_table(self._part(number)), header=number == 0))
 
     def _write_geojson(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as file:
@@ -154,7 +160,7 @@ class BatchedTable:
 
         schemas = [parquet.read_schema(self._part(number)) for number in range(self.done)]
         schema = pa.unify_schemas([schema.remove_metadata() for schema in schemas], promote_options="permissive")
-        geo = path.name.removesuffix(".partial").lower().endswith(_GEO[0])
+        geo = path.name.removesuffix(".partial").lower().endswith(_GEO)
         if geo:
             schema = schema.append(pa.field("geometry", pa.binary()))
             schema = schema.with_metadata({b"geo": json.dumps(self._geo()).encode()})
@@ -201,23 +207,35 @@ def _points(longitude: npt.NDArray[Any], latitude: npt.NDArray[Any]) -> list[byt
     return [point.tobytes() if there else None for point, there in zip(points, known, strict=True)]
 
 
-def _csv(frame: pd.DataFrame, file: Any, *, header: bool) -> None:
-    """Lists of names are joined by "; ", lists of numbers become columns."""
+def _csv(table: pa.Table, *, header: bool) -> bytes:
+    """Lists of names are joined by "; ", lists of numbers become columns, numbers have at most nine decimals."""
     import numpy as np
-    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as compute
+    import pyarrow.csv as csv
 
-    flat: dict[str, Any] = {}
-    for name in frame.columns:
-        column = frame[name]
-        first = next((value for value in column if isinstance(value, list | np.ndarray)), None)
-        if first is None:
-            flat[name] = column
-        elif len(first) and not isinstance(first[0], str):
-            numbers = np.stack(column.to_list())
-            flat |= {f"{name}_{place}": numbers[:, place] for place in range(numbers.shape[1])}
-        else:
-            flat[name] = ["" if value is None else "; ".join(value) for value in column]
-    pd.DataFrame(flat).to_csv(file, index=False, header=header, float_format="%.6g")
+    columns: dict[str, Any] = {}
+    quoted = False
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        kind = column.type
+        if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
+            numbers = np.stack(column.to_numpy(zero_copy_only=False)).astype(np.float64).round(_DECIMALS)
+            columns |= {f"{name}_{place}": numbers[:, place] for place in range(numbers.shape[1])}
+            continue
+        if pa.types.is_list(kind):
+            column = compute.binary_join(column.cast(pa.list_(pa.string())), "; ")
+        elif pa.types.is_floating(kind):
+            values = column.to_numpy(zero_copy_only=False).astype(np.float64).round(_DECIMALS)
+            column = pa.array(values, mask=np.isnan(values))
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            quoted |= bool(compute.any(compute.match_substring_regex(column, r'[",\r\n]')).as_py())
+        columns[name] = column
+    # Quotes are all or none here: none wherever no text needs them
+    style = csv.WriteOptions(include_header=False, quoting_style="needed" if quoted else "none")
+    stream = pa.BufferOutputStream()
+    csv.write_csv(pa.table(columns), stream, style)
+    return (",".join(columns) + "\n").encode() * header + stream.getvalue().to_pybytes()
 
 
 def _plain(value: Any) -> Any:
