@@ -68,6 +68,14 @@ def test_features_hold_what_the_inputs_name_and_turn_aspect() -> None:
     np.testing.assert_allclose(features(fold, "environment")[:, 2:4], [[-1, 0]] * 120, atol=1e-6)
 
 
+def test_sets_without_imagery_keep_what_they_have() -> None:
+    fold = make_fold()
+    bare = Fold(fold.environment, fold.taxon, fold.block, fold.train, fold.test)
+    assert features(bare, "no-location").shape[1] == 1  # bio01
+    with pytest.raises(DataError, match="inputs image need imagery"):
+        features(bare, "image")
+
+
 def test_gaps_are_filled_with_medians_of_training_alone() -> None:
     table = np.array([[1.0], [3.0], [np.nan], [99.0]], dtype=np.float32)
     np.testing.assert_array_equal(filled(table, np.array([0, 1]))[:, 0], [1, 3, 2, 99])
@@ -142,6 +150,12 @@ def test_country_majority_on_a_table_made_by_hand() -> None:
 
 def test_baselines_without_their_inputs_are_left_out_with_the_reason() -> None:
     kept, left_out = usable(DEFAULT, has_images=False, has_countries=False)
-    assert kept == ["majority", "location-neighbours", "random-forest", "boosting-environment"]
+    assert kept == [
+        "majority",
+        "location-neighbours",
+        "random-forest",
+        "boosting-environment",
+        "boosting-no-location",
+    ]
     assert any(line.startswith("country-majority: the samples state no country") for line in left_out)
     assert usable(list(SYSTEMS), has_images=True, has_countries=True) == (list(SYSTEMS), [])

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 BLOCK_KM = 100.0
 DEFAULT_BUDGET = Budget()
-REFERENCES = ("environment", "no-location", "image")
-"""Inputs that gradient boosting on all inputs is compared with: what the others add."""
+REFERENCES = {"all": ("environment", "no-location", "image"), "environment": ("no-location",)}
+"""Inputs of gradient boosting and those that it is compared with: what the rest adds."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 for seed in args.seeds if SYSTEMS[key].seeded else args.seeds[:1]:
                     fits = [_fit(kept, key, roles, seed, inputs, budget, name) for roles in split]
-                    pooled += [concatenate(same, **_pooled(same)) for same in zip(*fits, strict=True)]
+                    pooled += _join(fits)
             except ConfigError as error:  # too many taxa for the budget: the other baselines go on
                 left_out.append(f"{key} on {split[0].split}: {error}")
                 print(f"Left out: {left_out[-1]}", flush=True)
@@ -178,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         clip = load_clip(text, args.device)
         for split in splits:
             fits = [_score(kept, clip, text, roles, inputs, name) for roles in split]
-            pooled += [concatenate(same, **_pooled(same)) for same in zip(*fits, strict=True)]
+            pooled += _join(fits)
     rows = report_rows(pooled, args.resamples)
     if args.permute_images:
         exchanged, said = _permuted(args, dataset, named, name)
@@ -226,11 +226,11 @@ def report_rows(pooled: Sequence[Predictions], resamples: int = RESAMPLES) -> li
                 rows += score(item, protocol="published", rank=rank, bootstrap=bootstrap)
         rows += score(item, protocol="rolled-up", bootstrap=bootstrap)
     for context, item in listed.items():
-        if context.system != "gradient boosting" or context.inputs != "all":
+        if context.system != "gradient boosting":
             continue
         for other, reference in listed.items():
-            same = replace(other, inputs="all", method=context.method) == context
-            if same and other.inputs in REFERENCES:
+            same = replace(other, inputs=context.inputs, method=context.method) == context
+            if same and other.inputs in REFERENCES.get(context.inputs, ()):
                 between = difference(item, reference, resamples=resamples)
                 rows.append(difference_row(item.with_context(method=None), reference, between, rank=item.rank))
     return rows
@@ -343,6 +343,21 @@ def _score(kept: KeptFits, clip: ClipModel, text: str, roles: Roles, inputs: _In
         write_predictions(path, [item for each in scored for item in each.all()])
         print(f"{roles.split} fold {roles.fold}: {clip.name} top-1 {scored[0].listed.hits(1).mean():.1%}", flush=True)
     return read_predictions(path)
+
+
+def _join(fits: Sequence[Sequence[Predictions]]) -> list[Predictions]:
+    """The folds of a system joined: predictions of one prior and rank that every fold has."""
+    keyed: list[dict[tuple[str | None, str, bool], Predictions]] = []
+    for fold in fits:
+        found: dict[tuple[str | None, str, bool], Predictions] = {}
+        for item in fold:
+            key = (item.context.prior, item.rank)
+            # The finest rank comes twice where several candidates share a name: as listed, then summed
+            found[(*key, (*key, False) in found)] = item
+        keyed.append(found)
+    shared = [key for key in keyed[0] if all(key in found for found in keyed)]
+    groups = [[found[key] for found in keyed] for key in shared]
+    return [concatenate(same, **_pooled(same)) for same in groups]
 
 
 def _pooled(parts: Sequence[Predictions]) -> dict[str, Any]:

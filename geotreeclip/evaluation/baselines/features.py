@@ -83,21 +83,21 @@ def read_environment(dataset: PackedDataset) -> NDArray[np.float32]:
 def features(fold: Fold, inputs: str) -> NDArray[np.float32]:
     """Features of all samples, NaN where missing, [N, F].
 
-    Month by band means first, then the environmental variables of the inputs in schema order; aspect as sine and
-    cosine. Columns that no training sample knows are left out.
+    Month by band means first, where the set has imagery, then the environmental variables of the inputs in schema
+    order; aspect as sine and cosine. Columns that no training sample knows are left out.
 
     Args:
         fold: The fold.
         inputs: One of `geotreeclip.evaluation.inputs.INPUT_SETS`.
 
     Raises:
-        DataError: Images are wanted of a set without, or training knows nothing at all.
+        DataError: Images alone are wanted of a set without, or training knows nothing at all.
     """
     given = INPUT_SETS[inputs]
     parts: list[NDArray[Any]] = []
-    if "image" in given:
-        if fold.series is None:
-            raise DataError(f"inputs {inputs} need imagery; the set has none")
+    if given == {"image"} and fold.series is None:
+        raise DataError(f"inputs {inputs} need imagery; the set has none")
+    if "image" in given and fold.series is not None:
         parts.append(fold.series.reshape(len(fold.series), -1))
     for group, columns in GROUPS.items():
         if group in given:

@@ -83,7 +83,7 @@ DEFAULT = tuple(name for name in SYSTEMS if not name.startswith("extra-trees-"))
 
 
 WITH_IMAGES = ("all", "image", "no-location")
-"""Inputs that need imagery."""
+"""Inputs that imagery is part of."""
 
 
 def usable(names: Sequence[str], *, has_images: bool, has_countries: bool) -> tuple[list[str], list[str]]:
@@ -93,8 +93,8 @@ def usable(names: Sequence[str], *, has_images: bool, has_countries: bool) -> tu
         inputs = SYSTEMS[name].inputs
         if inputs == "country" and not has_countries:
             left_out.append(f"{name}: the samples state no country")
-        elif inputs in WITH_IMAGES and not has_images:
-            left_out.append(f"{name}: the set has no imagery")
+        elif inputs in ("all", "image") and not has_images:
+            left_out.append(f"{name}: the set has no imagery; {name.partition('-')[0]}-environment is all of it")
         else:
             kept.append(name)
     return kept, left_out

@@ -270,6 +270,7 @@ def summary(found: Sequence[Asked], texts: Sequence[str]) -> list[str]:
             cells.append(f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" if values else "")
         chance = 100 * float(np.mean([item.chance for item in items]))
         lines.append(f"| {question} | {items[0].rank} | {' | '.join(cells)} | {chance:.1f} |")
+    lines += ["", f"{ALL.capitalize()}: a seen relative may be named too, which takes no words but likeness of places."]
     return lines
 
 
