@@ -23,6 +23,7 @@ from geotreeclip.training.initialise import initial_statistics, initialise
 from geotreeclip.training.loop import Trainer
 from geotreeclip.training.seasonal.cli import main
 from geotreeclip.training.seasonal.config import SeasonalConfig
+from geotreeclip.training.seasonal.embed import main as embed_main
 from geotreeclip.training.seasonal.loop import SeasonalTrainer, pretrain
 from geotreeclip.training.seasonal.output import read_encoder
 from geotreeclip.training.seasonal.views import Share, frames
@@ -193,6 +194,19 @@ def test_a_run_writes_an_encoder_and_says_what_it_reads(run):
     encoder = read_encoder(run)
     assert encoder.config.observation.inputs == ("image",)
     assert encoder.build()(from_packed(PackedDataset(account["config"]["data"]).read([0, 1]))).shape == (2, 16)
+
+
+def test_places_are_embedded_for_the_probes(world, run, tmp_path):
+    out = tmp_path / "e.npz"
+    assert embed_main(["--encoder", str(run), "--data", str(world), "--out", str(out)]) == 0
+    with np.load(out, allow_pickle=False) as file:
+        assert file["embedding"].shape == (64, 16)
+        assert file["sample_id"].tolist() == [f"s{i}" for i in range(64)]
+        batch = from_packed(PackedDataset(world).read([5]))
+        turn = 182.5 if batch.environment[0, 1] < 0 else 0.0
+        batch = batch._replace(first_day=batch.first_day + turn, last_day=batch.last_day + turn)
+        expected = read_encoder(run).build()(batch).detach().numpy()[0]
+        np.testing.assert_allclose(file["embedding"][5], expected, atol=1e-5)
 
 
 def test_resume_equals_no_interruption(world, run, tmp_path):
