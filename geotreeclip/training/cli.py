@@ -36,10 +36,20 @@ def parse(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> tup
     parser.add_argument("--plan_processes", type=int, default=1, help="dry run: devices")
     parser.add_argument("--plan_tflops", type=float, default=100.0, help="dry run: sustained TFLOP/s of a device")
     parser.add_class_arguments(RunConfig, None)
-    given = parser.parse_args(argv)
+    given = parser.parse_args(_with_values(sys.argv[1:] if argv is None else argv))
     ready: Any = parser.instantiate(given)
     fields = RunConfig.__dataclass_fields__
     return RunConfig(**{name: ready[name] for name in fields}), given
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Options that are true or false may stand alone: `--stream` is `--stream=true`."""
+    switches = {f"--{name}" for name, kind in RunConfig.__dataclass_fields__.items() if kind.type in (bool, "bool")}
+    following = [*argv[1:], "--"]
+    return [
+        f"{word}=true" if word in switches and after.startswith("--") else word
+        for word, after in zip(argv, following, strict=True)
+    ]
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> int:
@@ -67,10 +77,10 @@ def _dry_run(config: RunConfig, options: Namespace) -> None:
     if config.data:
         import numpy as np
 
-        from geotreeclip.data.packed import PackedDataset
+        from geotreeclip.training.open_data import open_data
         from geotreeclip.training.samples import choose_samples
 
-        dataset = PackedDataset(config.data)
+        dataset = open_data(config, print)
         rows = choose_samples(dataset, config).train
         samples, taxa = len(rows), len(np.unique(dataset.taxa[rows]))
     if not (samples and taxa):

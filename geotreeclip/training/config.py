@@ -68,7 +68,7 @@ class ScheduleConfig:
         final: Learning rate at the end over the peak (cosine in between).
         validations: How many times to validate.
         checkpoints: How many times to write a checkpoint on the way.
-        keep: How many of the newest checkpoints stay.
+        keep: How many of the newest checkpoints stay; 0 keeps all.
     """
 
     warmup: float = 0.05

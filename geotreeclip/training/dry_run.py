@@ -132,10 +132,15 @@ def plan(config: RunConfig, samples: int, taxa: int, processes: int, tflops: flo
     text_flops, text_bytes = cost(run_text=True)
     use_all = config.loss.candidates == "all" or (config.loss.candidates == "auto" and taxa <= config.loss.all_up_to)
     candidates = taxa if use_all else expected_candidates(samples, taxa, config.batch_size)
-    # Every process encodes all candidates, so text is paid once for each process.
-    flops = place_flops + text_flops * candidates * processes / config.batch_size
+    if config.loss.candidates == "cached":  # those present, and all of them every so many steps
+        candidates = expected_candidates(samples, taxa, config.batch_size) + taxa / (3 * config.loss.refresh)
+    # Each process encodes its share of the candidates, or all of them.
+    encoded = candidates / processes if config.loss.share_text else candidates
+    flops = place_flops + text_flops * encoded * processes / config.batch_size
     steps = config.steps or math.ceil(config.epochs * samples / config.batch_size)
-    activations = place_bytes * config.batch_size / processes + text_bytes * candidates
+    own = config.batch_size / processes
+    part = min(1.0, config.micro_batch / own) if config.micro_batch else 1.0
+    activations = part * (place_bytes * own + text_bytes * encoded)
     if config.precision in ("bf16", "fp16"):
         activations *= 0.6  # most, not all, of what is kept has half the bytes
     memory = 5 * 4 * parameters + _MEMORY_OVER_ACTIVATIONS * activations

@@ -26,6 +26,10 @@ from geotreeclip.observations import ObservationBatch
 __all__ = ["Fault", "FiniteGuard", "save_fault"]
 
 
+_LEAST_SCALE = 2.0**-10
+"""Sixteen-bit floats reach 65,504: a sound gradient needs no scale as small as this."""
+
+
 class Fault(NamedTuple):
     """The first step that went wrong.
 
@@ -63,7 +67,7 @@ class FiniteGuard:
 
     def reset(self) -> None:
         """Forget what was seen."""
-        self._first = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64, device=self.accelerator.device)
+        self._first = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float32, device=self.accelerator.device)
 
     def watch(self, loss: Tensor, norm: Tensor, step: int) -> Tensor:
         """Take in a step before its update; all processes agree.
@@ -80,11 +84,24 @@ class FiniteGuard:
         wrong = ~whole.isfinite()
         if not self.scaled:  # loss scaling expects gradients that overflow, and lowers its scale
             wrong = wrong | ~norm.isfinite()
-        seen = torch.stack([torch.full_like(self._first[0], step), whole.double(), norm.double()])
+        seen = torch.stack([torch.full_like(self._first[0], step), whole, norm.float()])
         self._first = torch.where(wrong & (self._first[0] < 0), seen, self._first)
         if not self.scaled:
             self.optimizer.found_inf = (self._first[0] >= 0).float()  # type: ignore[attr-defined]
         return whole
+
+    def check_scale(self) -> None:
+        """Loss scaling passes over updates that overflow, which is meant for the first steps, not for ever.
+
+        Raises:
+            DataError: If gradients overflow whatever the scale.
+        """
+        scaler = self.accelerator.scaler
+        if scaler is not None and scaler.get_scale() < _LEAST_SCALE:
+            raise DataError(
+                f"gradients overflow 16-bit numbers even with the loss scaled by {scaler.get_scale():g}: no update is "
+                "made any more; use --precision bf16 or no, or lower --optimizer.learning_rate"
+            )
 
     def fault(self) -> Fault | None:
         """The first step that went wrong, or None; waits for the device."""

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,11 +29,12 @@ from geotreeclip.data.loader import Loader
 from geotreeclip.data.packed import PackedBatch
 from geotreeclip.data.statistics import compute_statistics
 from geotreeclip.data.stream import StreamedSet
-from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.errors import ConfigError
 from geotreeclip.losses import gather_with_gradient
 from geotreeclip.models.clip import GeoTreeCLIP, create_model
 from geotreeclip.observations import ObservationBatch, from_packed
 from geotreeclip.schema import Rank
+from geotreeclip.training.account import announcement, farewell
 from geotreeclip.training.augment import augment
 from geotreeclip.training.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
 from geotreeclip.training.config import RunConfig, resolve_model
@@ -45,7 +46,7 @@ from geotreeclip.training.labels import TrainingLabels
 from geotreeclip.training.objective import Objective
 from geotreeclip.training.open_data import make_loader, open_data
 from geotreeclip.training.optimizer import WeightAverage, build_optimizer, learning_rate
-from geotreeclip.training.resume import check_same_run, run_identity, surroundings
+from geotreeclip.training.resume import load_run_state, run_state
 from geotreeclip.training.samples import choose_samples
 from geotreeclip.training.speed import Speed, count_cost, peak_flops
 from geotreeclip.training.validation import ValidationScore, validate
@@ -58,11 +59,6 @@ _LOOK_EVERY = 20
 """Steps between two looks at the loss; each look waits for the device."""
 _STATISTICS_SAMPLES = 50_000
 """Enough for means and deviations to three digits."""
-_CANDIDATES = {
-    "all": "all taxa",
-    "batch": "taxa of the batch",
-    "cached": "all taxa, those absent from the batch as they were encoded before",
-}
 _FITTED_SAMPLES = 4_000
 """Tens of thousands of time steps, and places enough for the covariance of 19 climate variables."""
 
@@ -108,7 +104,12 @@ class Trainer:
         self.dataset = open_data(config, self._say)
         self.samples = choose_samples(self.dataset, config)
         self.loader = make_loader(
-            self.dataset, self.samples, config, self.accelerator.process_index, self.accelerator.num_processes
+            self.dataset,
+            self.samples,
+            config,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            pin=self.device.type == "cuda",
         )
         self.counts = np.bincount(self.dataset.taxa[self.samples.train], minlength=len(self.dataset.taxonomy)).astype(
             np.int64
@@ -139,8 +140,9 @@ class Trainer:
         self.variable_deviation = torch.as_tensor(self.statistics.variable_deviation, device=self.device)
         self.step = 0
         self.steps = 0
-        # A stream cannot be asked again for the batch that went wrong.
-        self._recent: deque[PackedBatch] = deque(maxlen=_LOOK_EVERY if config.stream else 0)
+        # A stream cannot be asked again for the batch that went wrong; and pinned memory must not be reused before the
+        # device has read it, which is sure after a look.
+        self._recent: deque[PackedBatch] = deque(maxlen=_LOOK_EVERY)
         self.best: dict[str, Any] = {"score": -math.inf, "step": -1, "validation": {}, "weights": {}}
         self.history: list[dict[str, float]] = []
 
@@ -163,14 +165,14 @@ class Trainer:
             self.accelerator.wait_for_everyone()
         finally:
             self.accelerator.end_training()  # closes logs and the process group, also when interrupted
-        self._say(self._farewell(directory))
+        self._say(farewell(self, directory))
         return directory
 
     def _train(self) -> None:
         resumed = self._resume()
         if not resumed:
             self.steps = self._fix_steps()
-        self._announce(resumed)
+        self._say(announcement(self, resumed))
         self._start_trackers()
         batches = self.loader.batches(start=self.step * self.config.batch_size)
         bar = tqdm(
@@ -247,6 +249,7 @@ class Trainer:
         """Look whether a step went wrong since the last look; save what it happened with and stop."""
         fault = self.guard.fault()
         if fault is None:
+            self.guard.check_scale()
             return
         position = fault.step * self.config.batch_size
         if isinstance(self.loader, Loader):
@@ -375,29 +378,9 @@ class Trainer:
         }
         self.accelerator.log(values, step=self.step)
 
-    def _stamp(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to go on from it."""
-        return {
-            "identity": run_identity(self.config, self.dataset.fingerprint()),
-            "surroundings": surroundings(self.accelerator.num_processes, self.device, self.config.compile),
-        }
-
     def _save(self) -> None:
-        """Write a checkpoint. Random draws follow from seed and step, so the step is all that they need."""
         if self.accelerator.is_main_process:
-            cache, scaler = self.objective.cache, self.accelerator.scaler
-            state = {
-                "step": self.step,
-                "steps": self.steps,
-                "stamp": json.dumps(self._stamp(), sort_keys=True),
-                "model": self.plain.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": self.average.state(),
-                "text_cache": cache.rows if cache else None,
-                "scaler": scaler.state_dict() if scaler else None,
-                "best": self.best,
-                "history": self.history,
-            }
+            state = run_state(self)
             write_checkpoint(self.out / "checkpoints", self.step, state, self.config.schedule.keep)
         self.accelerator.wait_for_everyone()
         self.speed.restart()
@@ -413,23 +396,9 @@ class Trainer:
         path: Path | None = broadcast_object_list([newest])[0]
         if path is None:
             return False
-        state = read_checkpoint(path)
-        wanted = {"step", "steps", "stamp", "model", "optimizer", "average", "text_cache", "scaler", "best", "history"}
-        if absent := sorted(wanted - set(state)):
-            raise DataError(f"{path}: has no {', '.join(absent)}: not a checkpoint of this release; start anew")
-        elastic = self.config.resume == "elastic"
-        told = check_same_run(str(path), json.loads(state["stamp"]), self._stamp(), elastic=elastic)
+        told = load_run_state(self, read_checkpoint(path), path)
         if told:
             self._say(f"not exactly the run that was never stopped: {told}")
-        self.plain.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load(state["average"])
-        if self.objective.cache and state["text_cache"] is not None:
-            self.objective.cache.rows = state["text_cache"].to(self.device)
-        if self.accelerator.scaler and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.steps = state["step"], state["steps"]
-        self.best, self.history = state["best"], state["history"]
         return True
 
     def _start_trackers(self) -> None:
@@ -438,30 +407,6 @@ class Trainer:
             text = json.dumps({**self.config.to_dict(), "steps_fixed": self.steps}, indent=1)
             (self.out / "config.json").write_text(text + "\n")
         self.accelerator.init_trackers("log")
-
-    def _announce(self, resumed: bool) -> None:
-        parameters = sum(parameter.numel() for parameter in self.plain.parameters())
-        observation = sum(parameter.numel() for parameter in self.plain.observation_encoder.parameters())
-        known = int((self.counts > 0).sum())
-        inputs = ", ".join(self.model_config.observation.inputs)
-        self._say(
-            f"{'going on with' if resumed else 'training'} {self.model_config.name}: {parameters / 1e6:.1f} M "
-            f"parameters ({observation / 1e6:.2f} M read places), inputs {inputs}\n"
-            f"data: {len(self.samples.train):,} training and {len(self.samples.validation):,} validation samples of "
-            f"{known:,} taxa, split {self.samples.split or 'none'}; candidates: "
-            f"{_CANDIDATES[self.labels.mode]}\n"
-            f"steps: {self.step:,} to {self.steps:,} of {self.config.batch_size} samples "
-            f"({self.steps * self.config.batch_size / len(self.loader):.1f} epochs) on "
-            f"{self.accelerator.num_processes} {self.device.type} process(es)"
-            f"{f' of {torch.get_num_threads()} threads' if self.device.type == 'cpu' else ''}, precision "
-            f"{self.accelerator.mixed_precision}\n"
-            f"arithmetic: {self.speed.flops_per_sample / 1e6:,.1f} MFLOP a sample, text included"
-        )
-
-    def _farewell(self, directory: Path) -> str:
-        score = self.best["validation"]
-        best = f"best validation at step {self.best['step']}: top-1 {score['top1']:.1%}; " if score else ""
-        return f"{best}{(time.monotonic() - self.started) / 60:.1f} minutes; model in {directory}"
 
     def _say(self, text: str) -> None:
         if not self.quiet:
@@ -481,9 +426,16 @@ def _accelerator(config: RunConfig) -> Accelerator:
             print("tensorboard is not installed: no log (pip install 'geotreeclip[train]')", flush=True)
     # Buffers are constants here: sending them at every pass would be for nothing.
     wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=precision, log_with=trackers or None, project_dir=config.out, kwargs_handlers=[wrapper]
     )
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise ConfigError(
+            f"Accelerate is configured for {kind.value}; this release replicates the weights on every device: launch "
+            "with --multi_gpu, or on a CPU"
+        )
+    return accelerator
 
 
 def _milestones(steps: int, count: int) -> set[int]:

@@ -50,12 +50,18 @@ def tolerance(config: RunConfig) -> Tolerance:
 
 
 def make_loader(
-    dataset: PackedDataset | StreamedSet, samples: Samples, config: RunConfig, rank: int, world: int
+    dataset: PackedDataset | StreamedSet,
+    samples: Samples,
+    config: RunConfig,
+    rank: int,
+    world: int,
+    *,
+    pin: bool = False,
 ) -> Loader | StreamLoader:
     """Batches of the training samples for one process of a run."""
     if isinstance(dataset, StreamedSet):
         return StreamLoader(
             dataset, samples.train, config.batch_size, config.seed, rank, world, config.prefetch, tolerance(config),
-            config.stream_buffer,
+            config.stream_buffer, pin,
         )  # fmt: skip
-    return Loader(dataset, samples.train, config.batch_size, config.seed, rank, world, config.prefetch)
+    return Loader(dataset, samples.train, config.batch_size, config.seed, rank, world, config.prefetch, pin)

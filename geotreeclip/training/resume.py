@@ -1,16 +1,20 @@
-"""What a checkpoint must agree with, so that going on from it is the run that was never stopped."""
+"""The state of a run, and what a checkpoint must agree with, so that going on from it is the run never stopped."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geotreeclip.errors import ConfigError
+from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.training.config import RunConfig
 
-__all__ = ["check_same_run", "run_identity", "surroundings"]
+if TYPE_CHECKING:
+    from geotreeclip.training.loop import Trainer
+
+__all__ = ["check_same_run", "load_run_state", "run_identity", "run_state", "surroundings"]
 
 _FREE = ("out", "resume", "trackers", "prefetch", "threads", "compile", "cache", "verify", "lenient_share")
 """Settings that do not touch a single number of the result."""
@@ -96,3 +100,64 @@ def _changed(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> lis
         elif first != second:
             result.append(f"{prefix}{key} ({first!r:.70} then, {second!r:.70} now)")
     return result
+
+
+def _stamp(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "identity": run_identity(trainer.config, trainer.dataset.fingerprint()),
+        "surroundings": surroundings(trainer.accelerator.num_processes, trainer.device, trainer.config.compile),
+    }
+
+
+def run_state(trainer: Trainer) -> dict[str, Any]:
+    """Everything that a run needs to go on. Random draws follow from seed and step, so the step is all they need."""
+    cache, scaler = trainer.objective.cache, trainer.accelerator.scaler
+    return {
+        "step": trainer.step,
+        "steps": trainer.steps,
+        "stamp": json.dumps(_stamp(trainer), sort_keys=True),
+        "model": trainer.plain.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "average": trainer.average.state(),
+        "text_cache": cache.rows if cache else None,
+        "scaler": scaler.state_dict() if scaler else None,
+        "best": trainer.best,
+        "history": trainer.history,
+    }
+
+
+_KEYS = {"step", "steps", "stamp", "model", "optimizer", "average", "text_cache", "scaler", "best", "history"}
+
+
+def load_run_state(trainer: Trainer, state: dict[str, Any], path: Path) -> str:
+    """Bring a run to where a checkpoint was written.
+
+    Args:
+        trainer: The run.
+        state: What `run_state` gave.
+        path: The checkpoint, for messages.
+
+    Returns:
+        "" or, with `resume: elastic`, what is different around the run.
+
+    Raises:
+        ConfigError: If it is of another run, or cannot be continued exactly.
+        DataError: If it is not what it should be.
+    """
+    if absent := sorted(_KEYS - set(state)):
+        raise DataError(f"{path}: has no {', '.join(absent)}: not a checkpoint of this release; start anew")
+    elastic = trainer.config.resume == "elastic"
+    try:
+        told = check_same_run(str(path), json.loads(state["stamp"]), _stamp(trainer), elastic=elastic)
+        trainer.plain.load_state_dict(state["model"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.average.load(state["average"])
+        if trainer.objective.cache and state["text_cache"] is not None:
+            trainer.objective.cache.rows = state["text_cache"].to(trainer.device)
+        if trainer.accelerator.scaler and state["scaler"]:
+            trainer.accelerator.scaler.load_state_dict(state["scaler"])
+        trainer.step, trainer.steps = int(state["step"]), int(state["steps"])
+        trainer.best, trainer.history = state["best"], state["history"]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{path}: does not hold the state of this run ({error!s:.200}); remove it") from error
+    return told

@@ -94,6 +94,7 @@ class Speed:
         self.peak = peak
         self._then = time.monotonic()
         self._samples = 0
+        self._all_samples, self._all_seconds = 0, 0.0
 
     def restart(self) -> None:
         """Leave out the time that passed since the last question, such as that of a validation."""
@@ -107,8 +108,18 @@ class Speed:
         """Samples a second and, where the peak is known, the utilisation; then count anew."""
         seconds = max(time.monotonic() - self._then, 1e-9)
         rate = self._samples / seconds
+        self._all_samples += self._samples
+        self._all_seconds += seconds
         self.restart()
         values = {"samples_per_second": rate}
         if self.peak:
             values["utilisation"] = rate * self.flops_per_sample / self.peak
         return values
+
+    def summary(self) -> str:
+        """Mean speed over all that was taken, in words; "" before anything was."""
+        if not self._all_seconds:
+            return ""
+        rate = self._all_samples / self._all_seconds
+        use = f", {rate * self.flops_per_sample / self.peak:.1%} of the devices' peak" if self.peak else ""
+        return f"{rate:,.0f} samples/s in training ({rate * self.flops_per_sample / 1e12:.3g} TFLOP/s{use}); "

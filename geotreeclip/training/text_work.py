@@ -17,7 +17,11 @@ __all__ = ["TextWork", "divide_text"]
 
 _BUCKETS = 3
 _WORTH_A_BUCKET = 64
-"""Prompts in a part that outweigh the fixed cost of one more pass through the tower."""
+"""Prompts in a part that outweigh the fixed cost of one more pass through the tower.
+
+CPU time against one part, `tiny`, one thread: 720 prompts of 16 to 29 tokens 0.58, 0.56, 0.55 in two, three, four
+parts; 90 prompts 1.01, 1.16, 1.12.
+"""
 
 
 @dataclass(frozen=True)

@@ -131,10 +131,9 @@ def test_resume_of_another_run_is_refused_with_the_reason(data, tmp_path, monkey
     assert newest_checkpoint(tmp_path / "run" / "checkpoints") is None
 
 
-@pytest.mark.parametrize("candidates", ["all", "batch"])
-def test_two_processes_equal_one(data, tmp_path, candidates):
+def test_two_processes_equal_one(data, tmp_path):
     flat = {
-        "steps": 3, "batch_size": 16, "threads": 1, "validation": 0.2, "loss.candidates": candidates,
+        "steps": 3, "batch_size": 16, "threads": 1, "validation": 0.2, "loss.candidates": "batch",
         "model.name": "tiny", "model.embed_dim": 16, "schedule.validations": 1, "schedule.checkpoints": 0,
         "optimizer.average": 0.0, "resume": "never",
     }  # fmt: skip
@@ -290,6 +289,8 @@ def test_yaml_and_command_line_settings(tmp_path):
     config, _ = parse(["--config", str(tmp_path / "c.yaml"), "--loss.text_weight=1", "--data=D", "--minutes=2"])
     assert (config.batch_size, config.model.name, config.minutes) == (64, "tiny", 2)
     assert config.loss == LossConfig(candidates="batch", text_weight=1.0)
+    switched = parse(["--stream", "--lenient", "--compile", "false", "--verify"])[0]
+    assert (switched.stream, switched.lenient, switched.compile, switched.verify) == (True, True, False, True)
 
 
 @pytest.mark.parametrize(
