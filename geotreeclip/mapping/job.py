@@ -21,6 +21,7 @@ from geotreeclip.mapping.stack import Grid, Stack, open_stack
 from geotreeclip.mapping.stands import read_stands, write_stands
 from geotreeclip.mapping.tiles import (
     BLOCK,
+    BLOCK_GPU,
     ENTROPY_SCALE,
     PROBABILITY_SCALE,
     Job,
@@ -148,12 +149,29 @@ def make_map(
     _note_pixel_size(source)
     state = _prepare_output(target, grid)
     directory = find_model(model)
+    device = _device(options.device)
+    block = BLOCK_GPU if device.startswith("cuda") else BLOCK
+    if options.tile % block:
+        raise ConfigError(f"--tile must be a multiple of {block} on {device}, got {options.tile}")
     reading = find_reading(source, scale=options.scale, offset=options.offset, nodata=options.nodata)
     job = Job(
-        stack=source, reading=reading, grid=grid, stride=options.stride, model=str(directory), device=options.device,
-        threads=0 if options.scheduler else threads_for(options.workers), labels=options.labels, rank=options.rank,
-        prior=options.prior, rasters=(), worldclim="2.1", terrain="off", mask=options.mask, polygons=options.polygons,
-    )  # fmt: skip
+        stack=source,
+        reading=reading,
+        grid=grid,
+        stride=options.stride,
+        model=str(directory),
+        device=device,
+        block=block,
+        threads=0 if options.scheduler else threads_for(options.workers),
+        labels=options.labels,
+        rank=options.rank,
+        prior=options.prior,
+        rasters=(),
+        worldclim="2.1",
+        terrain="off",
+        mask=options.mask,
+        polygons=options.polygons,
+    )
     job = _with_environment(job, options)
     if job.mask:
         from geotreeclip.prep.rasters import read_grid
@@ -219,8 +237,6 @@ def _check_options(out: Path, options: MapOptions) -> None:
     ):  # fmt: skip
         if value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")
-    if options.tile % BLOCK:
-        raise ConfigError(f"--tile must be a multiple of {BLOCK}, got {options.tile}")
 
 
 def _prepare_output(out: Path, grid: Grid) -> Path:
@@ -239,6 +255,15 @@ def _prepare_output(out: Path, grid: Grid) -> Path:
             f"--out {out}: needs up to {needed / 1e9:.1f} GB while it is made, and {free / 1e9:.1f} GB are free"
         )
     return state
+
+
+def _device(given: str | None) -> str:
+    """The device of all tiles, told before they go to other processes."""
+    if given:
+        return given
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _note_pixel_size(stack: Stack) -> None:
@@ -292,7 +317,7 @@ def _plan(job: Job, model: Path, tile: int) -> dict[str, Any]:
     return {
         "stack": _stamps(job.stack.files), "months": list(job.stack.months), "bands": list(job.stack.bands),
         "crs": job.grid.crs, "reading": [job.reading.scale, job.reading.offset, list(job.reading.nodata)],
-        "stride": job.stride, "tile": tile, "block": BLOCK, "model": _stamps(weights), "labels": job.labels,
+        "stride": job.stride, "tile": tile, "block": job.block, "model": _stamps(weights), "labels": job.labels,
         "rank": job.rank, "prior": job.prior, "rasters": _stamps(rasters), "worldclim": job.worldclim,
         "terrain": job.terrain, "mask": job.mask, "polygons": job.polygons,
         "tables": _stamps([name for name in others if Path(name).is_file()]),
@@ -328,10 +353,10 @@ def _plan_in_words(stack: Stack, job: Job, labels: int, tiles: int, model: Path)
     grid, inputs = job.grid, "imagery and location"
     if job.rasters:
         inputs += f" and {len(job.rasters)} variables from rasters"
+    worth = "digital numbers" if job.reading.scale == "dn" else "reflectance"
     return (
         f"{stack.location}: {grid.width} x {grid.height} pixels, {len(stack.months)} months of {len(stack.bands)} "
-        f"bands ({'digital numbers' if job.reading.scale == 'dn' else 'reflectance'}); {inputs}; {labels} labels of {model}; "
-        f"{tiles} tile{'s' if tiles != 1 else ''}"
+        f"bands ({worth}); {inputs}; {labels} labels of {model}; {tiles} tile{'s' if tiles != 1 else ''}"
     )
 
 
@@ -347,4 +372,4 @@ def _hectares(grid: Grid) -> float:
     if not system.is_projected:
         return float("nan")
     metres = system.axis_info[0].unit_conversion_factor
-    return abs(a * e - b * d) * metres**2 / 10_000
+    return float(abs(a * e - b * d) * metres**2 / 10_000)

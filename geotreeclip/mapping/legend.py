@@ -80,12 +80,13 @@ def palette() -> tuple[str, ...]:
     """Colours of which the first k are far apart for every k: each next one is farthest from those before it.
 
     Distance is Euclidean in CIELAB (CIE 1976, white D65), after Gonzalez (1985); very light, dark and grey colours are
-    left to paper, ink and no data.
+    left to paper, ink and no data, glaring ones to nobody.
     """
     steps = np.linspace(0, 1, 12)
     rgb = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = _lab(rgb)
-    vivid = (lab[:, 0] > 30) & (lab[:, 0] < 88) & (np.hypot(lab[:, 1], lab[:, 2]) > 28)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    vivid = (lab[:, 0] > 28) & (lab[:, 0] < 90) & (chroma > 22) & (chroma < 72)
     rgb, lab = rgb[vivid], lab[vivid]
     first = int(np.abs(rgb - (0.13, 0.45, 0.2)).sum(axis=1).argmin())  # a green, for the most frequent
     chosen, near = [first], np.linalg.norm(lab - lab[first], axis=1)
@@ -139,8 +140,12 @@ def write_legend(legend: Legend, raster: Path) -> list[Path]:
         raster.with_name(raster.name + ".aux.xml"): _pam(legend),
     }
     for path, text in files.items():
-        write_atomically(path, lambda target, text=text: target.write_text(text, encoding="utf-8"))
+        _write(path, text)
     return list(files)
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
 def _table(legend: Legend) -> str:

@@ -13,7 +13,7 @@ _WORDS = (
     "december",
 )  # fmt: skip
 _DATED = re.compile(r"(?<!\d)(?:19|20)\d\d[-_. ]?(0[1-9]|1[0-2])(?!\d{3})(?!\d(?!\d))")
-_SAID = re.compile(r"(?:^|[^a-z])(?:month|mon|m|t)[-_. ]?(\d{1,2})(?!\d)")
+_SAID = re.compile(r"(?:^|[^a-z])(?:month|mon|m)[-_. ]?(\d{1,2})(?!\d)")
 _NUMBER = re.compile(r"(?<![\da-z])(\d{1,2})(?![\da-z])")
 _SPLIT = re.compile(r"[\s_./:|,;-]+")
 

@@ -55,8 +55,8 @@ def write_quicklook(raster: Path, legend: Legend, out: Path, title: str) -> None
     height, width = label.shape
     aspect = min(2.5, max(0.4, height / width))
     side = 6.4  # inches, of the label map's width
-    figure = Figure(figsize=(side + 6.2, max(4.6, side * aspect + 0.9)), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(2, 3, width_ratios=(side, side * 0.42, 2.9))
+    figure = Figure(figsize=(side + 6.4, max(4.4, side * aspect + 0.7)), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(2, 3, width_ratios=(side, 2.9, 2.8))
     main = figure.add_subplot(grid[:, 0])
     main.imshow(picture, interpolation="nearest")
     main.set_title(title, fontsize=11, loc="left")
@@ -73,8 +73,8 @@ def write_quicklook(raster: Path, legend: Legend, out: Path, title: str) -> None
         image = axes.imshow(
             shown, interpolation="nearest", vmin=0, vmax=top, cmap="viridis" if row == 0 else "magma_r"
         )  # fmt: skip
-        axes.set_title(name, fontsize=9, loc="left")
-        figure.colorbar(image, ax=axes, shrink=0.85, label=unit)
+        axes.set_title(name, fontsize=9.5, loc="left")
+        figure.colorbar(image, ax=axes, label=unit, fraction=0.05, pad=0.03, aspect=14, shrink=0.9 * min(1, aspect))
         _bare(axes)
     _bare(main)
     beside = figure.add_subplot(grid[:, 2])

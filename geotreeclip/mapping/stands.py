@@ -68,8 +68,8 @@ def read_stands(path: str, crs: str) -> Any:
         ConfigError: If geopandas is not installed.
     """
     try:
-        import geopandas
-        from pyogrio.errors import DataSourceError
+        import geopandas  # type: ignore[import-untyped]
+        from pyogrio.errors import DataSourceError  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError("--polygons needs geopandas: pip install geopandas") from error
     if not Path(path).exists():
@@ -99,17 +99,18 @@ def _rasterized(path: str, grid: Grid, top: int, left: int, shape: tuple[int, ..
     from rasterio.transform import Affine
 
     height, width = shape
-    transform = Affine(*grid.transform) * Affine.translation(left, top)
-    corners = [transform * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
-    (low_x, low_y), (high_x, high_y) = np.min(corners, axis=0), np.max(corners, axis=0)
+    a, b, c, d, e, f = grid.transform
+    first = a * left + b * top + c, d * left + e * top + f
+    column, row = np.array([0, width, 0, width]), np.array([0, 0, height, height])
+    x, y = a * column + b * row + first[0], d * column + e * row + first[1]
+    (low_x, low_y), (high_x, high_y) = (x.min(), y.min()), (x.max(), y.max())
     outlines, bounds = _outlines(path, grid.crs)
     near = (bounds[:, 0] < high_x) & (bounds[:, 2] > low_x) & (bounds[:, 1] < high_y) & (bounds[:, 3] > low_y)
     fine = np.full((height * _PARTS, width * _PARTS), -1, dtype=np.int32)
     if near.any():
-        rasterize(
-            [(outlines[number], int(number)) for number in np.flatnonzero(near)], out=fine,
-            transform=transform * Affine.scale(1 / _PARTS),
-        )  # fmt: skip
+        part = [step / _PARTS for step in (a, b, d, e)]
+        shapes = [(outlines[number], int(number)) for number in np.flatnonzero(near)]
+        rasterize(shapes, out=fine, transform=Affine(part[0], part[1], first[0], part[2], part[3], first[1]))
     parts = fine.reshape(height, _PARTS, width, _PARTS).swapaxes(1, 2)
     return np.ascontiguousarray(parts).reshape(height, width, -1)
 
