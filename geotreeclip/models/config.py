@@ -12,6 +12,7 @@ from geotreeclip.errors import ConfigError
 __all__ = [
     "ARCHITECTURES",
     "INPUTS",
+    "SEASON_ENCODINGS",
     "ModelConfig",
     "ObservationConfig",
     "TextConfig",
@@ -23,6 +24,9 @@ __all__ = [
 
 INPUTS: tuple[str, ...] = ("image", "terrain", "soil", "climate", "location")
 """What a model can read; the last four are the groups of `geotreeclip.schema.GROUPS`."""
+
+SEASON_ENCODINGS: tuple[str, ...] = ("calendar", "hemisphere", "phase")
+"""What the days of steps mean to a model, see `ObservationConfig`."""
 
 ARCHITECTURES: tuple[str, ...] = ("tokens", "published")
 """Ours, and that of the published checkpoint."""
@@ -41,8 +45,11 @@ class ObservationConfig:
         dropout: Dropout after attention and MLP projections.
         drop_path: Share of samples that skip the branches of the last block (less in earlier ones; stochastic depth).
         day_harmonics: Harmonics of the year in the position of a step.
-        local_season: True turns the year by half south of the equator, so that a step has the position of its season;
-            needs "location" among the inputs, and samples of unknown place keep the calendar.
+        season: What days mean. "hemisphere" turns the year by half south of the equator, so that a step has the
+            position of its season; needs "location" among the inputs, and samples of unknown place keep the calendar.
+            "calendar" takes days as they are, and so does "phase", for data whose days count from greenup
+            (`data_prep/phase.py`). Stored configurations may have `local_season`: true is "hemisphere", false
+            "calendar".
         location_octaves: Octaves of the location encoding; octave k has waves of 2**(1 - k) Earth radii, so 6 reach
             down to about 400 km.
         pixel_layout: True reads the place of every pixel in the patch, not only band means and deviations.
@@ -56,11 +63,13 @@ class ObservationConfig:
     dropout: float = 0.0
     drop_path: float = 0.0
     day_harmonics: int = 4
-    local_season: bool = True
+    season: str = "hemisphere"
     location_octaves: int = 6
     pixel_layout: bool = True
 
     def __post_init__(self) -> None:
+        if self.season not in SEASON_ENCODINGS:
+            raise ConfigError(f"model.observation.season {self.season!r}: choose from {', '.join(SEASON_ENCODINGS)}")
         unknown = set(self.inputs) - set(INPUTS)
         if unknown or not self.inputs:
             raise ConfigError(
@@ -203,6 +212,9 @@ def config_from_dict(cls: type[_Config], values: dict[str, Any], where: str) -> 
         ConfigError: If a key is unknown or a value is refused.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if cls is ObservationConfig and isinstance(values.get("local_season"), bool):  # of models before `season`
+        values = {"season": "hemisphere" if values["local_season"] else "calendar", **values}
+        values.pop("local_season")
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(fields)}")

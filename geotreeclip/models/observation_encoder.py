@@ -163,7 +163,7 @@ class StepTokens(nn.Module):
     def __init__(self, config: ObservationConfig, embed_dim: int, bands: Standardiser) -> None:
         super().__init__()
         self.harmonics = config.day_harmonics
-        self.local_season = config.local_season and "location" in config.inputs
+        self.local_season = config.season == "hemisphere" and "location" in config.inputs
         self.standardise = bands
         days = 2 * config.day_harmonics + 1
         self.moments = _mlp(6 * len(BANDS) + days, config.width)

@@ -216,7 +216,7 @@ def test_seasons_are_half_a_year_apart_in_the_hemispheres_where_the_place_is_kno
     assert not torch.allclose(steps(model, -30.0), steps(model, 30.0))
     torch.testing.assert_close(steps(model, -30.0, known=False), steps(model, 30.0))
     # What a model without the place as input says must not depend on it.
-    for changes in ({"local_season": False}, {"inputs": ("image", "climate")}):
+    for changes in ({"season": "calendar"}, {"season": "phase"}, {"inputs": ("image", "climate")}):
         model = built(**changes)
         torch.testing.assert_close(steps(model, -30.0), steps(model, 30.0))
 

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         pretrained = read_encoder(args.encoder)
         encoder = pretrained.build()
-        turned = pretrained.config.observation.local_season
+        turned = pretrained.config.observation.season == "hemisphere"
 
         def embed(batch: Any) -> Any:
             turn = half_year_south(batch) if turned else 0.0  # the encoder does not read the place, as in pretraining

@@ -39,7 +39,7 @@ from geotreeclip.training.seasonal.objectives import OBJECTIVES, View
 from geotreeclip.training.seasonal.output import ENCODER, write_encoder
 from geotreeclip.training.seasonal.queue import fingerprints, origins
 from geotreeclip.training.seasonal.sampling import WeightedLoader, density_weights, read_weights
-from geotreeclip.training.seasonal.seasons import SampleSeasons
+from geotreeclip.training.seasonal.seasons import CALENDAR, STEPS, SampleSeasons
 from geotreeclip.training.seasonal.views import MIN_HALF, Share, draw_halves, draw_seasons, frames, halves
 
 __all__ = ["SeasonalTrainer", "pretrain"]
@@ -117,6 +117,8 @@ class SeasonalTrainer:
         self.model_config = resolve_model(inputs, has_images=True)
         if self.model_config.architecture != "tokens":
             raise ConfigError(f"model {self.model_config.name}: its encoder of places cannot be pretrained by seasons")
+        if self.model_config.observation.season == "phase" and config.phenology in (CALENDAR, STEPS):
+            raise ConfigError("model.observation.season phase needs the greenup of places: give --phenology FILE")
         self.series = config.series_weight > 0 and self.dataset.steps >= 2 * MIN_HALF
         self.statistics = compute_statistics(self.dataset, self._some_rows(_STATISTICS_SAMPLES))
         model = self._model()
@@ -216,9 +218,8 @@ class SeasonalTrainer:
         seen = (packed.images != MISSING_DN).any(axis=(2, 3, 4))
         seasons = draw_seasons(weights, seen, self.objective.slots, share)
         batch = from_packed(packed, self.device)
-        if self.model_config.observation.local_season:
-            turn = half_year_south(batch)
-            batch = batch._replace(first_day=batch.first_day + turn, last_day=batch.last_day + turn)
+        turn = self._turn(batch, packed.index)
+        batch = batch._replace(first_day=batch.first_day + turn, last_day=batch.last_day + turn)
         disturb = self.config.disturb
 
         def view(number: int, which: View) -> ObservationBatch:
@@ -240,6 +241,16 @@ class SeasonalTrainer:
             origins(place[:, 0], place[:, 1], fingerprints(packed.images), self.device),
             *(torch.from_numpy(mask).to(self.device) for mask in (framed, framed_and_seasonal, paired)),
         )
+
+    def _turn(self, batch: ObservationBatch, rows: np.ndarray) -> Tensor:
+        """Days to add to those of the calendar, [b, 1], before the place is hidden."""
+        season = self.model_config.observation.season
+        if season == "hemisphere":
+            return half_year_south(batch)
+        greenup = np.zeros(len(rows), np.float32)
+        if season == "phase" and self.seasons.dates is not None:
+            greenup = np.nan_to_num(self.seasons.dates[rows, 0])  # places without a cycle have no part in what is asked
+        return torch.from_numpy(-greenup).to(self.device).unsqueeze(1)
 
     # -- parts -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.prep.phase import counts_from_greenup
 from geotreeclip.prep.phenology import DATES, SEASONS, Cycles, calendar_dates, season_weights
 from geotreeclip.schema import MONTH_DAYS
 
@@ -57,6 +58,11 @@ class SampleSeasons:
         """
         if not dataset.has_images:
             raise ConfigError(f"{dataset.directory}: has no imagery, so there are no seasons to learn from")
+        if counts_from_greenup(dataset.directory) and phenology != STEPS:
+            raise ConfigError(
+                f"{dataset.directory}: its days count from greenup, which cycles do not; pretrain on the set that it "
+                "was made from (with --model.observation.season phase, days are counted so on the way in)"
+            )
         if phenology == STEPS:
             if dataset.steps != len(SEASONS):
                 raise ConfigError(

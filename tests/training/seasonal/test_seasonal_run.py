@@ -267,7 +267,7 @@ def test_clip_starts_with_the_very_features_of_pretraining(world, run, tmp_path)
     config = clip_settings(world, tmp_path / "clip", init=str(run), validation=0.3)
     alone = dataclasses.replace(config, model=dataclasses.replace(config.model, inputs=("image",)))
     # Without the place the year is turned in neither.
-    first = encoder._replace(config=with_observation(encoder.config, local_season=False)).build()
+    first = encoder._replace(config=with_observation(encoder.config, season="calendar")).build()
     features = Trainer(alone, quiet=True).plain.observation_encoder.eval()(bare)
     torch.testing.assert_close(features, first(bare), atol=1e-6, rtol=0)
     trainer = Trainer(config, quiet=True)
@@ -306,7 +306,7 @@ BANDS = ["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"]
         ({"offset": -1000}, {}, "offset is -1000"),
         ({}, {"embed_dim": 32}, "embed_dim 16, this one 32"),
         ({}, {"observation": {**SMALL, "depth": 2}}, "depth 1, this one 2"),
-        ({}, {"observation": {**SMALL, "local_season": False}}, "local_season True, this one False"),
+        ({}, {"observation": {**SMALL, "season": "calendar"}}, "season 'hemisphere', this one 'calendar'"),
         ({}, {"inputs": ("climate",)}, "reads image, which this model does not"),
     ],
 )
