@@ -33,6 +33,7 @@ from geotreeclip.errors import ConfigError
 from geotreeclip.losses import gather_with_gradient
 from geotreeclip.models.clip import GeoTreeCLIP, create_model
 from geotreeclip.observations import ObservationBatch, from_packed
+from geotreeclip.prep.phase import check_days
 from geotreeclip.schema import Rank
 from geotreeclip.training.account import announcement, farewell
 from geotreeclip.training.augment import augment
@@ -115,6 +116,7 @@ class Trainer:
             np.int64
         )
         self.model_config = resolve_model(config.model, has_images=self.dataset.has_images)
+        check_days(config.data, self.model_config)
         if isinstance(self.dataset, StreamedSet):
             statistics = self.dataset.statistics
         else:
