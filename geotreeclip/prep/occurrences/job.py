@@ -191,12 +191,15 @@ class _Run:
 
     def read(self, say: Callable[[str], object]) -> list[Done]:
         """Chunks of every source, in the order of the sources."""
+        import pyarrow as pa
+
         parts = []
         for source in self.sources:
             document = [asdict(source), _identity(Path(source.path)), self.job.chunk_rows, FORMAT]
             key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
             parts.append(Partition(key, Reading(source, self.job.chunk_rows)))
         done = self._stage("read", self.state / "read", parts, read_source, {"format": FORMAT}).done
+        pa.default_memory_pool().release_unused()  # a single source is read in this process, and others follow
         if not sum(sum(part.report["rows"]) for part in done):
             raise DataError("the files hold no rows, only headers")
         say(f"read {sum(sum(part.report['rows']) for part in done):,} rows of {len(done)} tables")
