@@ -20,6 +20,7 @@ from geotreeclip.candidates import Labels, Prior, read_labels, read_prior_table
 from geotreeclip.errors import ConfigError, InputError
 from geotreeclip.explanation import explain
 from geotreeclip.inputs.common import sample_number, warn
+from geotreeclip.inputs.gathering import PlaceOptions, gather
 from geotreeclip.inputs.steps import valid_months
 from geotreeclip.label_cache import LabelCache
 from geotreeclip.label_space import LabelList, LabelSpace
@@ -29,7 +30,7 @@ from geotreeclip.models.calibration import Calibration, read_calibration
 from geotreeclip.models.config import INPUTS, ModelConfig
 from geotreeclip.models.directory import LoadedModel, load_model
 from geotreeclip.models.published import NORMALISATIONS, PublishedObservationEncoder
-from geotreeclip.observation_builder import BuilderOptions, build_observations
+from geotreeclip.observation_builder import build_observations
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.predictions import Predictions
 from geotreeclip.ranges import CLIMATE, Ranges, read_ranges
@@ -145,13 +146,15 @@ class Classifier:
         calibrated: bool | None = None,
         sample_ids: Sequence[object] | None = None,
         batch_size: int = 1024,
-        **options: Unpack[BuilderOptions],
+        **options: Unpack[PlaceOptions],
     ) -> Predictions:
         """Name the likeliest taxa of each place.
 
         Args:
-            images: Sentinel-2 time series; see `geotreeclip.build_observations`.
-            environment: Environmental variables; see there.
+            images: Sentinel-2 time series: arrays as `geotreeclip.build_observations` takes them; an xarray DataArray
+                or Dataset with time, band, y and x, or the path of a stack of GeoTIFFs, of which the patches around
+                the places are read (around the centre without places); or STAC items.
+            environment: Environmental variables; see there. Or a GeoDataFrame of points.
             longitude: Degrees east.
             latitude: Degrees north.
             labels: Candidates: names at any rank, seen in training or not, a table, a path, a restriction such as
@@ -165,7 +168,8 @@ class Classifier:
             sample_ids: Identifiers of the N places, by default 0 to N - 1.
             batch_size: Places encoded at a time; it changes memory and speed, not the answers.
             **options: What `geotreeclip.build_observations` takes beside: bands, months or days, scale, offset, nodata,
-                worldclim.
+                worldclim. Or where to fetch from: source="stac:URL" and year=, a STAC API or static catalog of
+                Sentinel-2; rasters=DIR, environmental rasters known by their names.
 
         Returns:
             Predictions of N places.
@@ -282,7 +286,7 @@ class Classifier:
         calibrated: bool | None = None,
         sample_ids: Sequence[object] | None = None,
         batch_size: int = 1024,
-        **options: Unpack[BuilderOptions],
+        **options: Unpack[PlaceOptions],
     ) -> pd.DataFrame:
         """Which months, bands and variables moved the answer: each is hidden in turn.
 
@@ -349,7 +353,7 @@ class Classifier:
         *,
         normalize: bool = True,
         batch_size: int = 1024,
-        **options: Unpack[BuilderOptions],
+        **options: Unpack[PlaceOptions],
     ) -> npt.NDArray[np.float32]:
         """Embed places.
 
@@ -401,7 +405,7 @@ class Classifier:
         environment: Any = None,
         longitude: Any = None,
         latitude: Any = None,
-        **options: Unpack[BuilderOptions],
+        **options: Unpack[PlaceOptions],
     ) -> ObservationBatch:
         """Observations as `classify` builds them, for `classify_batch`, `embed_batch` and `explain_batch`."""
         return self._build(images, environment, longitude, latitude, options)
@@ -409,24 +413,31 @@ class Classifier:
     # -- how it is done ----------------------------------------------------------------------------------------------
 
     def _build(
-        self, images: Any, environment: Any, longitude: Any, latitude: Any, options: BuilderOptions
+        self, images: Any, environment: Any, longitude: Any, latitude: Any, options: PlaceOptions
     ) -> ObservationBatch:
         """Build observations and make sure that the model reads something of each."""
         if self._normalisation == "batch":  # only the place within the batch counts, so no unit is out of range
             options.setdefault("implausible", "warn")
-        batch = build_observations(images, environment=environment, longitude=longitude, latitude=latitude, **options)
-        given = {"image": batch.image_valid.flatten(1).any(dim=1)}
+        given = gather(images, environment, longitude, latitude, options)
+        batch = build_observations(
+            given.images,
+            environment=given.environment,
+            longitude=given.longitude,
+            latitude=given.latitude,
+            **given.options,
+        )
+        seen = {"image": batch.image_valid.flatten(1).any(dim=1)}
         for group, columns in GROUPS.items():
             valid = batch.environment_valid[:, list(columns)]
-            given[group] = valid.all(dim=1) if group == "location" else valid.any(dim=1)
+            seen[group] = valid.all(dim=1) if group == "location" else valid.any(dim=1)
         read = self.config.observation.inputs
-        blind = ~torch.stack([given[part] for part in read]).any(dim=0)
+        blind = ~torch.stack([seen[part] for part in read]).any(dim=0)
         if bool(blind.any()):
             name = options.get("name_sample", sample_number)
             raise InputError(
                 f"{name(int(blind.nonzero()[0]))} has nothing that this model reads, which is {', '.join(read)}"
             )
-        ignored = [part for part in INPUTS if part not in read and bool(given[part].any())]
+        ignored = [part for part in INPUTS if part not in read and bool(seen[part].any())]
         if ignored:
             warn(f"this model reads {', '.join(read)} only; {', '.join(ignored)} given but not used")
         return batch
@@ -553,7 +564,7 @@ def classify(
     calibrated: bool | None = None,
     sample_ids: Sequence[object] | None = None,
     batch_size: int = 1024,
-    **options: Unpack[BuilderOptions],
+    **options: Unpack[PlaceOptions],
 ) -> Predictions:
     """Name the likeliest taxa of each place, in one call.
 
@@ -573,7 +584,7 @@ def classify(
         calibrated: Whether to apply the model's calibration; by default where it has one.
         sample_ids: Identifiers of the places.
         batch_size: Places encoded at a time.
-        **options: Further arguments of `geotreeclip.build_observations`.
+        **options: Further arguments of `Classifier.classify`: source, year, rasters, bands, months, days, scale, ...
 
     Returns:
         Predictions of N places.

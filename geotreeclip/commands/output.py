@@ -235,7 +235,8 @@ def _csv(table: pa.Table, *, header: bool) -> bytes:
     style = csv.WriteOptions(include_header=False, quoting_style="needed" if quoted else "none")
     stream = pa.BufferOutputStream()
     csv.write_csv(pa.table(columns), stream, style)
-    return (",".join(columns) + "\n").encode() * header + stream.getvalue().to_pybytes()
+    body: bytes = stream.getvalue().to_pybytes()
+    return (",".join(columns) + "\n").encode() * header + body
 
 
 def _plain(value: Any) -> Any:

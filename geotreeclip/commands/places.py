@@ -63,6 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="composites of the places by sample_id, as data_prep/sentinel2.py writes them",
     )  # fmt: skip
     parser.add_argument(
+        "--source", metavar="stac:URL",
+        help="fetch the imagery of the places from this STAC API or static catalog; the year is that of the column "
+        "year, or --year",
+    )  # fmt: skip
+    parser.add_argument("--year", type=int, help="year of the imagery to fetch, for all places")
+    parser.add_argument(
+        "--rasters", type=Path, metavar="DIR", help="read the environment of the places off these rasters"
+    )
+    parser.add_argument(
         "--worldclim",
         default="2.1",
         choices=("2.1", "1"),
@@ -112,15 +121,22 @@ def _of_table(args: argparse.Namespace, first: int) -> Iterator[PlaceBatch]:
     head = next(chunks, None)
     if head is None or not len(head):
         raise InputError(f"{path}: the table has no rows")
-    inputs = _inputs(path, list(head.columns), images=args.imagery is not None)
+    if args.imagery is not None and args.source is not None:
+        raise InputError("--imagery and --source both give imagery; leave one out")
+    if args.source is not None and args.year is None and "year" not in head.columns:
+        raise InputError(f"{path}: --source needs the year of the imagery: a column year, or --year")
+    images = args.imagery is not None or args.source is not None
+    inputs = _inputs(path, list(head.columns), images=images, rasters=args.rasters is not None)
+    if args.source is not None:
+        inputs = [column for column in inputs if column != "year"]
     identifier = _identifier(path, list(head.columns), args.id)
-    images = None if args.imagery is None else _imagery(args.imagery, path, identifier)
+    read_images = None if args.imagery is None else _imagery(args.imagery, path, identifier)
 
     def batches() -> Iterator[PlaceBatch]:
         done = 0
         for number, chunk in enumerate(chain([head], chunks)):
             if number >= first:
-                yield _batch(args, chunk, inputs, identifier, done, images)
+                yield _batch(args, chunk, inputs, identifier, done, read_images)
             done += len(chunk)
 
     return batches()
@@ -149,8 +165,15 @@ def _batch(
             from geotreeclip.schema import MISSING_DN
 
             options |= {"images": images([str(name) for name in samples]), "scale": "dn", "nodata": MISSING_DN}
+        environment: Any = numbers if inputs else None
+        if args.source is not None:
+            options |= {"source": args.source, "year": args.year or _years(args.points, chunk, done)}
+        if args.source is not None or args.rasters is not None:
+            options |= {name: coordinates[name] for name in ("longitude", "latitude") if name in coordinates}
+        if args.rasters is not None:
+            options["rasters"], environment = args.rasters, None
         return classifier.build(
-            environment=numbers if inputs else None,
+            environment=environment,
             name_sample=lambda row: f"{args.points}: row {done + row + 1}",
             **options,
         )
@@ -193,7 +216,7 @@ def read_table(path: Path, texts: Sequence[str] = (), rows: int | None = None) -
         raise DataError(f"{path}: cannot be read as a table ({error})") from error
 
 
-def _inputs(path: Path, columns: list[str], *, images: bool) -> list[str]:
+def _inputs(path: Path, columns: list[str], *, images: bool, rasters: bool) -> list[str]:
     """Columns that the model may read, with notes on what is not there and what is left out."""
     from geotreeclip.inputs.common import listed
     from geotreeclip.inputs.environment import variable_name
@@ -202,15 +225,17 @@ def _inputs(path: Path, columns: list[str], *, images: bool) -> list[str]:
     inputs = [column for column in columns if known[column] is not None]
     names = {known[column] for column in inputs}
     missing = {"longitude", "latitude"} - names
-    if missing and (len(missing) == 1 or not (names or images)):
+    if rasters:  # they tell the environment
+        inputs = [column for column in inputs if known[column] in ("longitude", "latitude")]
+    if missing and (len(missing) == 1 or rasters or not (names or images)):
         raise InputError(
             f"{path}: no column of {' and '.join(sorted(missing, reverse=True))} (found: {listed(columns)}); "
             "give degrees, WGS 84"
         )
-    if not names - {"longitude", "latitude"}:
+    if not rasters and not names - {"longitude", "latitude"}:
         used = "location and imagery are used" if images else "location alone is used"
         print(f"note: {path} has no environment columns: {used}", file=sys.stderr)
-    others = [column for column in columns if known[column] is None and column not in IDENTIFIERS]
+    others = [column for column in columns if column not in inputs and column not in (*IDENTIFIERS, "year")]
     if others:
         print(f"note: {path}: columns not used: {listed(others)}", file=sys.stderr)
     return inputs
@@ -233,6 +258,17 @@ def _numbers(path: Path, chunk: pd.DataFrame, inputs: list[str], start: int) -> 
         column = inputs[int(wrong[row].argmax())]
         raise InputError(f"{path}: row {start + row + 1}: {column} is {chunk[column].iloc[row]!r}, not a number")
     return numbers
+
+
+def _years(path: Path, chunk: pd.DataFrame, start: int) -> npt.NDArray[np.float64]:
+    import numpy as np
+    import pandas as pd
+
+    years = pd.to_numeric(chunk["year"], errors="coerce").to_numpy(np.float64)
+    if np.isnan(years).any():
+        row = int(np.isnan(years).argmax())
+        raise InputError(f"{path}: row {start + row + 1}: year is {chunk['year'].iloc[row]!r}, not a number")
+    return np.asarray(years)
 
 
 def _imagery(directory: Path, path: Path, identifier: str | None) -> Callable[[Sequence[str]], npt.NDArray[np.uint16]]:

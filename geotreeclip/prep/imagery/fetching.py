@@ -1,0 +1,134 @@
+"""Composites of a few places at once, without a job: for those who classify places that they have no imagery of.
+
+The same scenes, masks, offsets and medians as the job (`geotreeclip.prep.imagery.job`). N places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotreeclip.errors import DataError, InputError
+from geotreeclip.inputs.common import warn
+from geotreeclip.prep.imagery import catalogs
+from geotreeclip.prep.imagery.composite import Composites
+from geotreeclip.prep.imagery.grid import locate, utm_epsg
+from geotreeclip.prep.imagery.offsets import OffsetRules
+from geotreeclip.prep.imagery.problems import SceneLost
+from geotreeclip.prep.imagery.sampling import StacSampler
+from geotreeclip.prep.imagery.scenes import Scene
+from geotreeclip.prep.imagery.signing import signer
+from geotreeclip.schema import BANDS
+
+__all__ = ["Catalog", "fetch", "open_catalog", "open_items"]
+
+_COLLECTION = "sentinel-2-l2a"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Where scenes are found.
+
+    Attributes:
+        name: For messages.
+        find: Longitude, latitude and year -> scenes that may cover one of the places.
+        sign: Name of the signer of its links.
+        years: Years that its scenes are of; empty for an API, which does not tell.
+    """
+
+    name: str
+    find: Callable[[NDArray[Any], NDArray[Any], int], list[Scene]]
+    sign: str = "none"
+    years: tuple[int, ...] = ()
+
+
+@lru_cache(maxsize=4)
+def open_catalog(location: str) -> Catalog:
+    """A STAC API, or a static catalog, which is read whole the first time.
+
+    Raises:
+        DataError: It cannot be read, or holds no scene that can be.
+    """
+    rules = OffsetRules.parse("auto", ())
+    host = catalogs.host_of(location)
+    sign = "planetary-computer" if host.endswith("planetarycomputer.microsoft.com") else "none"
+    try:
+        landing = catalogs.read_json(catalogs.absolute(location))
+    except SceneLost as reason:
+        raise DataError(f"{reason}; source is to be stac: and a STAC catalog or API") from None
+    if catalogs.is_api(landing):
+
+        def ask(longitude: NDArray[Any], latitude: NDArray[Any], year: int) -> list[Scene]:
+            found = catalogs.ask_api(location, _COLLECTION, rules, BANDS, longitude, latitude, year)
+            return catalogs.usable(found, BANDS, allow_missing=True, max_cloud=100, whole_catalog=False)[0]
+
+        return Catalog(location, ask, sign)
+    return _indexed(location, catalogs.walk(location, rules, BANDS), sign)
+
+
+def open_items(items: Iterable[Mapping[str, Any]]) -> Catalog:
+    """Scenes of STAC items whose links are absolute.
+
+    Raises:
+        DataError: None of them can be read; the message says why.
+    """
+    found, rules = catalogs.Findings(), OffsetRules.parse("auto", ())
+    for item in items:
+        found.add(item, rules, BANDS)
+    return _indexed(f"{found.items} items", found, "none")
+
+
+def _indexed(name: str, found: catalogs.Findings, sign: str) -> Catalog:
+    scenes, left = catalogs.usable(found, BANDS, allow_missing=True, max_cloud=100, whole_catalog=True)
+    if not scenes:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left.items()) or "it has no items"
+        raise DataError(f"{name}: no scene that can be read among {found.items} items: {reasons}")
+    index = catalogs.SceneIndex.of(scenes)
+    return Catalog(name, index.search, sign, tuple(sorted({scene.year for scene in scenes})))
+
+
+def fetch(
+    catalog: Catalog, longitude: NDArray[np.float64], latitude: NDArray[np.float64], year: NDArray[np.int64]
+) -> NDArray[np.uint16]:
+    """Monthly composites of places, each of its year.
+
+    Args:
+        catalog: The scenes.
+        longitude: Degrees, [N].
+        latitude: Degrees, [N].
+        year: [N].
+
+    Returns:
+        uint16 [N, 12, 10, 5, 5], 65535 where missing.
+
+    Raises:
+        InputError: If no place has a clear pixel in its year.
+        DataError: If a server does not answer.
+        ConfigError: If the values contradict the offsets that the metadata state.
+    """
+    result = Composites.empty(len(longitude))
+    zone = utm_epsg(longitude, latitude)
+    sign = signer(catalog.sign)
+    for epsg in np.unique(zone[zone > 0]).tolist():
+        for of in np.unique(year[zone == epsg]).tolist():
+            rows = np.flatnonzero((zone == epsg) & (year == of))
+            sampler = StacSampler(catalog.find, sign)
+            result.put(rows, sampler.composites(locate(longitude[rows], latitude[rows], epsg), of))
+            sampler.audit()
+    found = result.found()
+    if found.any() and not found.all():
+        row = int(found.argmin())
+        warn(
+            f"{catalog.name}: no clear pixel of {int((~found).sum())} of {len(found)} places, the first of them place "
+            f"{row} in {year[row]}; they have no imagery"
+        )
+    if not found.any():
+        span = f"; it has {catalog.years[0]} to {catalog.years[-1]}" if catalog.years else ""
+        asked = ", ".join(map(str, np.unique(year)))
+        raise InputError(f"{catalog.name}: no clear pixel of the {len(longitude)} places in {asked}{span}")
+    return result.images
