@@ -237,7 +237,7 @@ class Statistics:
                 samples=int(document["samples"]), worldclim=str(document["worldclim"]),
                 resolution=str(document["resolution"]),
             )  # fmt: skip
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"statistics cannot be read ({error!r}); compute them again") from error
 
     def write(self, path: Path | str) -> None:

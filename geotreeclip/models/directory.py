@@ -228,7 +228,7 @@ def load_published(path: str | Path, ranges: BatchRanges | None = None) -> Loade
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected an object, found {type(value).__name__}")
