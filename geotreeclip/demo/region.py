@@ -5,9 +5,12 @@
 writes DIR/stack.tif (a band for each month and spectral band), DIR/rasters/*.tif (the environment), DIR/forest.tif (1
 where stands are), DIR/truth.tif (row of the species in DIR/species.csv) and DIR/stands.geojson.
 
-What shows in a sample of the world shows here, laid out in space: pixels of a stand share the effects that those of a
-ring share (stand, soil, age; light and haze of a month), and differ by noise of their own; clouds hide patches of
-months. The samples of training have a centre and a surrounding that vary apart; inside a stand here they vary together.
+What shows in a sample of the world shows here, laid out in space: the effects that the pixels of a ring share there
+(stand, soil, age; light and haze of a month) have the same variance here, a quarter of it between stands and the rest
+in a field that changes over some tens of metres; pixels differ by noise of their own, and clouds hide patches of
+months.
+In the samples of training the centre and its surrounding vary apart; here they vary almost together, so a patch tells a
+little less.
 
 Shapes: T months (12), C bands (10), H W pixels, K stands.
 """
@@ -38,6 +41,9 @@ __all__ = ["Region", "make_region", "plant_region", "write_region"]
 _PIXEL = 10.0
 _COARSE = 100.0  # metres between the cells of the environment rasters
 _NO_STAND = -1
+_SPECIES = 8
+_BETWEEN = 0.25  # share of the variance of effects that is between stands
+_LENGTH = 1.5  # pixels, standard deviation of the kernel that makes the rest smooth
 _YEAR = 2020
 
 
@@ -62,7 +68,7 @@ class Region(NamedTuple):
 
 
 def plant_region(world: World, height: int, width: int, stands: int = 28, seed: int = 0) -> Region:
-    """Lay stands out around the site where most species of the world can stand.
+    """Lay stands out at a site of the world where about eight species are common (by the exponential of their entropy).
 
     Args:
         world: The world.
@@ -80,8 +86,9 @@ def plant_region(world: World, height: int, width: int, stands: int = 28, seed: 
     share = np.exp(world.log_range) * world.prior[:, None]  # [S, M], p(species, site)
     given_site = share / share.sum(axis=0)
     diverse = -(given_site * np.log(np.where(given_site > 0, given_site, 1.0))).sum(axis=0)
-    diverse[share.sum(axis=0) < np.quantile(share.sum(axis=0), 0.5)] = 0  # not where nothing was ever recorded
-    site = int(diverse.argmax())
+    apart = np.abs(np.exp(diverse) - _SPECIES)
+    apart[share.sum(axis=0) < np.quantile(share.sum(axis=0), 0.5)] = np.inf  # not where nothing was ever recorded
+    site = int(apart.argmin())
     species = rng.choice(len(world.prior), size=stands, p=given_site[:, site])
     stand, lake = _layout(height, width, stands, rng)
     phase = int(rng.choice(world.phase.shape[1], p=world.phase[world.sites.zone[site]]))
@@ -115,11 +122,22 @@ def _log_values(
     """Log digital numbers without clouds, [T, C, H, W]; the effects that a ring shares belong to a stand."""
     model = world.image
     pure = model.mean[species, phase, 0, :, 0]  # [K, T, C], the stand fills centre and surrounding
-    effects = shared_effects(model, len(species) + 1, rng)[:, :, 0]
+    of_stands = shared_effects(model, len(species) + 1, rng)[:, :, 0]
     grass = np.log(backgrounds()[0, phase] * REFLECTANCE_SCALE)
-    means = np.concatenate([pure, grass[None]]) + effects  # the last is the meadow
-    log = np.moveaxis(means[stand], (0, 1), (2, 3))
+    means = np.concatenate([pure, grass[None]]) + np.sqrt(_BETWEEN) * of_stands  # the last is the meadow
+    # Effects are linear in independent normal numbers, so smoothing them keeps how bands and months go together.
+    scattered = shared_effects(model, stand.size, rng)[:, :, 0].reshape(*stand.shape, MONTHS, -1)
+    log = np.moveaxis(means[stand] + np.sqrt(1 - _BETWEEN) * _smooth(scattered), (0, 1), (2, 3))
     return np.asarray(log + model.pixel_noise * rng.standard_normal(log.shape), dtype=np.float64)
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """White noise over the first two axes made smooth over `_LENGTH` pixels, its variance kept; edges are joined."""
+    waves = np.meshgrid(*(np.fft.fftfreq(length) for length in values.shape[:2]), indexing="ij")
+    gain = np.exp(-2 * (np.pi * _LENGTH * np.hypot(*waves)) ** 2)  # of a Gaussian kernel
+    gain /= np.sqrt((gain**2).mean())
+    spectrum = np.fft.fft2(values, axes=(0, 1)) * gain[:, :, None, None]
+    return np.asarray(np.fft.ifft2(spectrum, axes=(0, 1)).real, dtype=np.float64)
 
 
 def _clouds(world: World, height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
