@@ -71,7 +71,11 @@ def test_a_model_of_images_alone_loses_what_its_neighbours_do_not_share(painted:
     truth = truth_of(painted, rows, block_km=5_000)
     found = what_images_add(Painter(), painted, rows, TAXA, truth, Context(set="tiny"), repeats=2, resamples=50)
     assert found.intact.listed.hits(1).all()
-    by_name = {(row["set"], row["rank"]): row for row in found.rows if row["metric"] == "top1_difference"}
+    by_name = {
+        (row["set"], row["rank"]): row
+        for row in found.rows
+        if row["metric"] == "top1_difference" and row["system"].endswith("(images permuted)")
+    }
     rank = found.intact.ranks[0]
     exchanged = by_name["tiny, images exchanged", rank]
     assert exchanged["n"] == found.moved.sum()
@@ -81,6 +85,9 @@ def test_a_model_of_images_alone_loses_what_its_neighbours_do_not_share(painted:
     assert by_name["tiny", rank]["value"] == pytest.approx(expected * found.moved.mean())
     assert not found.permuted[0].listed.hits(1)[found.moved].all()
     assert found.permuted[0].listed.hits(1)[~found.moved].all()
+    blind = [row for row in found.rows if row["metric"] == "top1_difference" and "(environment)" in row["system"]]
+    shares = [taxon == TAXA[0] for taxon in truth.taxa]  # without images it names the first taxon
+    assert next(row for row in blind if row["rank"] == rank)["value"] == pytest.approx(1 - np.mean(shares))
 
 
 def test_a_set_without_imagery_is_refused(painted: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,9 +111,9 @@ def test_images_of_a_model_are_permuted(packed, tiny_model_dir, tmp_path, monkey
     assert call(monkeypatch, *arguments, *more) == 0
     assert "test samples could be exchanged" in capsys.readouterr().out
     items = [item for item in read_predictions(out / "predictions.parquet") if item.rank == "species"]
-    assert [item.context.inputs for item in items] == ["all", "images permuted", "images permuted"]
+    assert [item.context.inputs for item in items] == ["all", "environment", "images permuted", "images permuted"]
     _, rows = read_report(out / "report.json")
-    assert [row["seed"] for row in rows if row["metric"] == "top1_difference"] == [None] * 8
+    assert [row["seed"] for row in rows if row["metric"] == "top1_difference"] == [None] * 16
     assert call(monkeypatch, *arguments[:4], "--out", out, "--systems", "none", *more) == 2
     assert "belongs to one fold" in capsys.readouterr().err
 

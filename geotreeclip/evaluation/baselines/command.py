@@ -183,7 +183,9 @@ def run(args: argparse.Namespace) -> int:
     if args.permute_images:
         exchanged, said = _permuted(args, dataset, named, name)
         rows += exchanged.rows
-        pooled += [item for scored in (exchanged.intact, *exchanged.permuted) for item in scored.all()]
+        pooled += [
+            item for scored in (exchanged.intact, exchanged.masked, *exchanged.permuted) for item in scored.all()
+        ]
         left_out += [said]
         print(f"{said}.")
     if not pooled:

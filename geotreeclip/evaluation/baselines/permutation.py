@@ -2,7 +2,8 @@
 
 Images go from sample to sample within a spatial block and a climate bin, so the exchanged image still fits place and
 climate, and all that is lost is what it says beyond them. Shuffling over the whole set would also count what an image
-says of the place.
+says of the place. A wrong image also misleads a model that trusts images, so this loss can exceed what images add (on
+a set with a known ceiling: its ceiling with images minus that without); the model with images masked stands beside it.
 
 Shape letters: N test samples, B of a batch, L candidates.
 """
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geotreeclip.errors import ConfigError, InputError
 from geotreeclip.evaluation.collect import Collector, Scored, Truth, batch_size_for
+from geotreeclip.evaluation.inputs import mask_inputs
 from geotreeclip.evaluation.intervals import RESAMPLES
 from geotreeclip.evaluation.metrics import bootstrap_of, difference, difference_row
 from geotreeclip.evaluation.predictions import Context, Predictions
@@ -95,12 +97,15 @@ class Exchange:
 
     Attributes:
         intact: With the images as they are.
+        masked: Without any.
         permuted: One for each repeat.
         moved: bool [N], samples that could be given other images.
-        rows: Rows of a report: scores, and paired differences intact minus permuted.
+        rows: Rows of a report: scores, and paired differences intact minus permuted and intact minus
+            masked.
     """
 
     intact: Scored
+    masked: Scored
     permuted: list[Scored]
     moved: NDArray[np.bool_]
     rows: list[Row]
@@ -145,6 +150,8 @@ def what_images_add(
         ConfigError: The set has no imagery.
         InputError: No sample shares block and climate with another.
     """
+    from geotreeclip.observations import from_packed
+
     if not dataset.has_images:
         raise ConfigError(f"{dataset.directory}: has no imagery; there is nothing to permute")
     block = np.arange(len(truth)) if truth.block is None else truth.block
@@ -157,15 +164,18 @@ def what_images_add(
             "(--block-km)"
         )
     context = replace(context, prior=prior)
-    headings = [replace(context, inputs="all", seed=context.seed)]
+    headings = [replace(context, inputs="all"), replace(context, inputs="environment")]
     headings += [replace(context, inputs=PERMUTED, seed=seed + number) for number in range(repeats)]
     collectors = [Collector(candidates, truth, heading) for heading in headings]
     for rows, packed in _batches(dataset, indices, batch_size_for(len(candidates)), progress):
-        for collector, donor in zip(collectors, [np.arange(len(truth)), *donors], strict=True):
-            given = _with_images_of(packed, dataset, indices[donor[rows]])
-            collector.add(_scored(classifier, given, candidates, prior, device))
-    intact, *permuted = [collector.finish() for collector in collectors]
-    return Exchange(intact, permuted, moved, _rows(intact, permuted, moved, resamples))
+        batch = from_packed(packed, device)
+        given = [batch, mask_inputs(batch, "environment")]
+        given += [from_packed(_with_images_of(packed, dataset, indices[donor[rows]]), device) for donor in donors]
+        for collector, observations in zip(collectors, given, strict=True):
+            size = observations.size
+            collector.add(classifier.log_probabilities(observations, labels=candidates, prior=prior, batch_size=size))
+    intact, masked, *permuted = [collector.finish() for collector in collectors]
+    return Exchange(intact, masked, permuted, moved, _rows(intact, masked, permuted, moved, resamples))
 
 
 def _batches(dataset: PackedDataset, indices: NDArray[np.int64], size: int, progress: bool) -> Any:
@@ -182,26 +192,20 @@ def _with_images_of(packed: PackedBatch, dataset: PackedDataset, donors: NDArray
     return packed._replace(images=other.images, days=other.days)
 
 
-def _scored(
-    classifier: Scorer, packed: PackedBatch, candidates: Taxonomy, prior: str, device: Any
-) -> NDArray[np.floating[Any]]:
-    from geotreeclip.observations import from_packed
-
-    return classifier.log_probabilities(
-        from_packed(packed, device), labels=candidates, prior=prior, batch_size=len(packed.taxon)
-    )
-
-
-def _rows(intact: Scored, permuted: Sequence[Scored], moved: NDArray[np.bool_], resamples: int) -> list[Row]:
+def _rows(
+    intact: Scored, masked: Scored, permuted: Sequence[Scored], moved: NDArray[np.bool_], resamples: int
+) -> list[Row]:
     bootstrap = bootstrap_of(intact.listed, resamples=resamples)
-    rows = [row for scored in (intact, *permuted) for row in scored.rows(bootstrap)]
+    rows = [row for scored in (intact, masked, *permuted) for row in scored.rows(bootstrap)]
     for where, mask in (("", np.ones(len(moved), dtype=bool)), (", images exchanged", moved)):
         first = _named(intact.listed.take(mask), where)
         others = [_named(scored.listed.take(mask), where) for scored in permuted]
-        heading = others[0].with_context(seed=None)
+        without = _named(masked.listed.take(mask), where)
         for rank in intact.ranks:
-            between = difference(first, others, rank=rank, resamples=resamples)
-            rows.append(difference_row(first.with_context(seed=None), heading, between, rank=rank))
+            for second in (others, [without]):
+                between = difference(first, second, rank=rank, resamples=resamples)
+                pair = [item.with_context(seed=None) for item in (first, second[0])]
+                rows.append(difference_row(pair[0], pair[1], between, rank=rank))
     return rows
 
 
