@@ -84,7 +84,8 @@ def _serve(args: argparse.Namespace) -> int:
 
     classifier = load(args.model, args.device)
     print(f"{len(places):,} places of {args.data}, model {args.model} ({len(classifier.taxonomy):,} taxa)")
-    serve(Api(classifier, places, args.model), args.host, args.port, lambda line: print(line, flush=True))
+    name = "/".join(args.model.rstrip("/").split("/")[-2:])  # of a path, what tells it from others
+    serve(Api(classifier, places, name), args.host, args.port, lambda line: print(line, flush=True))
     return 0
 
 

@@ -169,7 +169,7 @@ class Api:
         row = ranges.taxa.index(taxon)
         shown = [(name, CLIMATE.index(VARIABLE_INDEX[name])) for name in DIALS if VARIABLE_INDEX[name] in CLIMATE]
         ends = {
-            name: [number(float(ranges.low[row, column]), 2), number(float(ranges.high[row, column]), 2)]
+            name: [number(float(ends[row, column]) * DIALS[name].factor, 2) for ends in (ranges.low, ranges.high)]
             for name, column in shown
         }
         return {"label": taxon.name(taxon.rank), "ends": ends}

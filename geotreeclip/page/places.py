@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +30,27 @@ __all__ = ["DIALS", "MONTH_NAMES", "Places", "number"]
 
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-DIALS: dict[str, str] = {
-    "elevation": "Elevation",
-    "slope": "Slope",
-    "soil_moisture_0_5cm": "Soil water at field capacity, 0 to 5 cm",
-    "bio01": "Annual mean temperature",
-    "bio05": "Warmest month, maximum",
-    "bio06": "Coldest month, minimum",
-    "bio12": "Annual precipitation",
-    "bio15": "Precipitation seasonality",
+
+class Dial(NamedTuple):
+    """How the page shows a variable: `factor` turns the stored unit into `unit`."""
+
+    title: str
+    unit: str
+    digits: int
+    factor: float = 1.0
+
+
+DIALS: dict[str, Dial] = {
+    "elevation": Dial("Elevation", "m", 0),
+    "slope": Dial("Slope", "°", 1),
+    "soil_moisture_0_5cm": Dial("Soil water, 0 to 5 cm", "vol. %", 1, 0.1),
+    "bio01": Dial("Annual mean temperature", "°C", 1),
+    "bio05": Dial("Warmest month, maximum", "°C", 1),
+    "bio06": Dial("Coldest month, minimum", "°C", 1),
+    "bio12": Dial("Annual precipitation", "mm", 0),
+    "bio15": Dial("Precipitation seasonality", "%", 0),
 }
-"""Variables that the page shows, with their titles."""
+"""Variables that the page shows."""
 
 _CELL = 0.5  # degrees; the map shows which cells hold places
 _EARTH_KM = 6371.0  # mean radius
@@ -185,15 +195,15 @@ class Places:
         values = self.data.read(rows).environment
         lines = [",".join(["id", *(variable.name for variable in VARIABLES)])]
         for name, row in zip(self.data.sample_ids(rows), values, strict=True):
-            lines.append(",".join([f'"{name}"', *("" if math.isnan(value) else f"{value:.6g}" for value in row)]))
+            quoted = name.replace('"', '""')
+            lines.append(",".join([f'"{quoted}"', *("" if math.isnan(value) else f"{value:.6g}" for value in row)]))
         return "\n".join(lines) + "\n"
 
     def _dial(self, name: str, environment: npt.NDArray[np.float64]) -> dict[str, Any]:
-        variable, (low, high) = VARIABLES[VARIABLE_INDEX[name]], self._spread[name]
-        return {
-            "name": name, "title": DIALS[name], "group": variable.group, "unit": variable.unit,
-            "value": number(environment[VARIABLE_INDEX[name]], 2), "low": number(low, 2), "high": number(high, 2),
-        }  # fmt: skip
+        dial, index = DIALS[name], VARIABLE_INDEX[name]
+        ends = dict(zip(("value", "low", "high"), (environment[index], *self._spread[name]), strict=True))
+        shown = {key: number(value * dial.factor, dial.digits) for key, value in ends.items()}
+        return {"name": name, "title": dial.title, "group": VARIABLES[index].group, "unit": dial.unit, **shown}
 
 
 def number(value: float, digits: int = 4) -> float | None:

@@ -28,8 +28,8 @@ MAX_ROWS = 5000
 """Points that the page takes at once; `geotreeclip classify` takes any number."""
 
 COLUMNS = (
-    "sample", "longitude", "latitude", "label", "genus", "family", "probability", "back_off_rank", "back_off_label",
-    "back_off_probability", "statement", "in_range", "distance_km",
+    "sample", "longitude", "latitude", "label", "probability", "statement", "in_range", "distance_km", "genus",
+    "family", "back_off_rank", "back_off_label", "back_off_probability",
 )  # fmt: skip
 """Columns of the answer, a row for each point."""
 

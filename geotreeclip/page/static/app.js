@@ -47,26 +47,33 @@ async function guarded(work, where = at("failure")) {
 
 const map = new PlaceMap(at("map"), {
   pick: ({ longitude, latitude }) => guarded(() => choose(longitude.toFixed(4), latitude.toFixed(4))),
-  hover: (point) => { at("map-where").textContent = degrees(point); },
+  hover: (point) => {
+    at("map-where").textContent = degrees(point);
+    at("map-where").classList.remove("far");
+  },
 });
 
 async function choose(longitude, latitude) {
   const number = ++state.placed;
   const place = await ask(`/api/place?${new URLSearchParams({ longitude, latitude })}`);
   if (number !== state.placed) return; // another place was chosen meanwhile
-  Object.assign(state, { place, hidden: new Set(), off: new Set(), everything: null, truth: null });
+  Object.assign(state, { place, hidden: new Set(), off: new Set(), everything: null, truth: null, answer: null });
   at("longitude").value = place.longitude;
   at("latitude").value = place.latitude;
   map.choose(place.longitude, place.latitude);
-  at("map-where").textContent = `${place.sample_id} at ${degrees(place)}, the nearest place with data: ${place.distance_km} km from the point.`;
+  at("map-where").textContent = `The nearest place with data: ${place.sample_id} at ${degrees(place)}, ${place.distance_km} km from the point.`;
+  at("map-where").classList.toggle("far", place.distance_km > 100);
   at("truth").hidden = true;
   at("truth-button").setAttribute("aria-expanded", "false");
   at("truth-button").textContent = "Show what was recorded";
-  await classify();
+  at("empty").hidden = true;
+  at("answer").hidden = false;
   at("series-card").hidden = !place.images;
   at("environment-card").hidden = false;
+  for (const id of ["statement", "unknown", "species-note", "set", "echo", "ladder", "species"]) at(id).replaceChildren();
   showSwitches();
   showPlace();
+  await classify();
 }
 
 function visible(group) {
@@ -138,6 +145,7 @@ function showEnvironment() {
 
 async function classify() {
   const number = ++state.asked;
+  at("answer").classList.add("stale"); // until the answer to this question is there
   const inputs = state.world.inputs.filter(visible);
   const answer = await ask("/api/classify", {
     method: "POST", headers: { "Content-Type": "application/json" },
@@ -146,7 +154,10 @@ async function classify() {
   if (number !== state.asked) return; // a later question is on its way
   state.answer = answer;
   if (!state.off.size && !state.hidden.size) state.everything = answer;
+  at("answer").classList.remove("stale");
+  at("answer").dataset.row = state.place.row;
   showAnswer();
+  showEnvironment();
 }
 
 // The switches show what was asked for at once, the answer when it is there.
@@ -154,7 +165,6 @@ async function again() {
   showSwitches();
   showPlace();
   await classify();
-  showEnvironment();
 }
 
 function showSwitches() {
@@ -179,9 +189,9 @@ function showSwitches() {
 
 function showAnswer() {
   const { answer } = state;
-  at("empty").hidden = true;
-  at("answer").hidden = false;
+  if (!answer) return;
   at("statement").textContent = answer.statement;
+  at("echo").textContent = answer.statement;
   const kind = answer.calibrated ? "Calibrated probabilities" : "Probabilities, not calibrated";
   at("unknown").textContent = `${kind}, ${answer.valid_months} of 12 months seen. A rank is given when its best name reaches ${answer.threshold}.`;
   const given = answer.ranks.find((rank) => rank.probability >= answer.threshold);
@@ -192,7 +202,11 @@ function showAnswer() {
   const before = new Map((state.everything?.answers ?? []).map((item) => [item.label, item.probability]));
   const changed = state.everything && state.everything !== answer;
   at("species").replaceChildren(...answer.answers.map((item) => species(item, changed ? before.get(item.label) : undefined)));
-  at("species-note").textContent = changed ? "The upright mark is the probability with everything switched on." : "";
+  const known = answer.answers.some((item) => "in_range" in item);
+  at("species-note").textContent = [
+    changed ? "The upright mark is the probability with everything switched on." : "",
+    known ? "Range: distance to the nearest known place, and the share of the climate within what the species had in training. It looks at the whole place, and leaves nothing out." : "",
+  ].filter(Boolean).join(" ");
   at("set").textContent = answer.set
     ? `In ${Math.round(100 * answer.set.level)} % of cases the truth is among: ${answer.set.labels.join(", ")}.` : "";
 }
@@ -216,8 +230,8 @@ function plausibility(item) {
   if (!("in_range" in item)) return element("span", { class: "tag" }, item.family);
   if (item.in_range === null) return element("span", { class: "tag" }, `${item.family} · range unknown`);
   const reasons = [];
-  if (item.distance_km !== null) reasons.push(item.distance_km > 0 ? `${Math.round(item.distance_km).toLocaleString("en")} km from known places` : "known here");
-  if (item.climate_inside !== null) reasons.push(`${Math.round(100 * item.climate_inside)} % of climate inside`);
+  if (item.distance_km !== null) reasons.push(item.distance_km > 0 ? `${Math.round(item.distance_km).toLocaleString("en")} km` : "known here");
+  if (item.climate_inside !== null) reasons.push(`climate ${Math.round(100 * item.climate_inside)}\u00a0%`);
   const said = item.in_range ? "in range" : "out of range";
   return element("span", { class: item.in_range ? "tag" : "tag out" }, `${item.family} · ${said}: ${reasons.join(", ")}`);
 }

@@ -24,36 +24,41 @@ const BANDS = {
   B2: "#4f7fd0", B3: "#3f9d58", B4: "#d0524a", B5: "#c58a1e", B6: "#a8a02a", B7: "#7fa83a",
   B8: "#8a5fc0", B8A: "#b06fc8", B11: "#8d6e57", B12: "#7d8790",
 };
-const LEFT = 34, TOP = 22, BOTTOM = 20;
+const LEFT = 28, TOP = 22, BOTTOM = 20;
 
 // A year: lines of values by day, missing and hidden months as shaded columns, the dates of the cycle as dotted lines.
 export function drawSeries(frame, images, { shows, hidden, visible }) {
   const width = Math.max(260, frame.clientWidth), height = width < 480 ? 200 : 230;
   const lines = images[shows];
   const known = Object.values(lines).flat().filter((value) => value !== null);
-  const bottom = Math.min(0, ...known), top = Math.max(shows === "index" ? 1 : 0.4, ...known);
+  const [bottom, top, gap] = scale(Math.min(0, ...known), Math.max(shows === "index" ? 1 : 0.3, ...known));
   const x = (day) => LEFT + (day / 365) * (width - LEFT);
   const y = (value) => TOP + (1 - (value - bottom) / (top - bottom)) * (height - TOP - BOTTOM);
   const chart = drawn("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": summary(images, shows) });
   const column = (width - LEFT) / images.steps.length;
+  const shaded = images.valid.some((share, step) => share === 0 || hidden.has(step)) || !visible;
   images.steps.forEach((name, step) => {
     const off = hidden.has(step) || !visible, missing = images.valid[step] === 0;
     if (!off && !missing) return;
     const left = x(images.days[step]) - column / 2;
     chart.append(drawn("rect", { x: left, y: TOP, width: column, height: height - TOP - BOTTOM, fill: "var(--line)", opacity: missing ? 0.9 : 0.45 }));
-    if (missing) chart.append(drawn("text", { x: left + column / 2, y: height - BOTTOM - 6, "text-anchor": "middle" }, "–"));
   });
-  for (let tick = 0; tick <= 4; tick++) {
-    const value = bottom + ((top - bottom) * tick) / 4;
+  for (let value = bottom; value < top + gap / 2; value += gap) {
     chart.append(drawn("line", { x1: LEFT, x2: width, y1: y(value), y2: y(value), stroke: "var(--line)" }));
-    chart.append(drawn("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(top > 0.5 ? 1 : 2)));
+    chart.append(drawn("text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, Math.abs(value).toFixed(1).replace(/^/, value < -gap / 2 ? "−" : "")));
   }
   if (shows === "index" && images.cycle.found) cycle(chart, images.cycle, x, y, height, width);
   Object.entries(lines).forEach(([name, values], index) => {
     const stroke = shows === "index" ? ["var(--second)", "var(--accent)"][index] : BANDS[name];
     line(chart, images, values, hidden, visible, { x, y, stroke });
   });
-  frame.replaceChildren(chart, legend(Object.keys(lines), shows, images.cycle.found));
+  frame.replaceChildren(chart, legend(Object.keys(lines), shows, images.cycle.found, shaded));
+}
+
+// Ends and steps of an axis with round numbers.
+function scale(low, high) {
+  const step = high - low > 0.5 ? 0.2 : 0.1;
+  return [Math.floor(low / step + 1e-6) * step, Math.ceil(high / step - 1e-6) * step, step];
 }
 
 function line(chart, images, values, hidden, visible, { x, y, stroke }) {
@@ -90,7 +95,7 @@ function cycle(chart, found, x, y, height, width) {
   }
 }
 
-function legend(names, shows, found) {
+function legend(names, shows, found, shaded) {
   const row = element("p", { class: "small quiet" });
   names.forEach((name, index) => {
     const swatch = drawn("svg", { width: 14, height: 8, "aria-hidden": "true" },
@@ -101,8 +106,8 @@ function legend(names, shows, found) {
     item.style.whiteSpace = "nowrap";
     row.append(item);
   });
-  if (shows === "bands") row.append("reflectance");
-  else if (found) row.append("broad line: the fitted year of EVI2");
+  const rest = shows === "bands" ? "reflectance" : found ? "broad line: the fitted year of EVI2" : "";
+  row.append([rest, shaded ? "grey: missing or off" : ""].filter(Boolean).join("; "));
   return row;
 }
 

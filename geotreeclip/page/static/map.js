@@ -89,7 +89,7 @@ export class PlaceMap {
   }
 
   graticule(pen, width, height) {
-    const step = [30, 15, 10, 5, 2, 1].findLast((degrees) => degrees * this.view.scale > 70) ?? 30;
+    const step = [60, 30, 15, 10, 5, 2, 1].findLast((degrees) => degrees * this.view.scale > 60) ?? 60;
     pen.strokeStyle = colour("--line");
     pen.fillStyle = colour("--quiet");
     pen.font = "11px system-ui, sans-serif";

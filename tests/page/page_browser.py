@@ -6,12 +6,14 @@ The protocol: messages are JSON, each ended by a zero byte, over file descriptor
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +30,11 @@ FLAGS = (
     "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE = 60.0  # seconds; machines under load are slow
+
+# Puts the pipes where the browser expects them.
+_LAUNCH = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 class Page:
@@ -139,17 +146,26 @@ class Page:
             self.requests.append(told["request"]["url"])
 
 
+def _pipe() -> tuple[int, int]:
+    """A pipe of which no end is number 3 or 4."""
+    ends = os.pipe()
+    moved = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return moved[0], moved[1]
+
+
 @contextmanager
 def browser() -> Iterator[Page]:
     """Start Chromium with an empty profile; end it and all its processes."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        to_read, to_write = os.pipe()
-        from_read, from_write = os.pipe()
-        # The shell puts the pipes where the browser expects them, whatever their numbers are here.
+        to_read, to_write = _pipe()
+        from_read, from_write = _pipe()
         process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{from_write}', CHROMIUM, *FLAGS,
+            [sys.executable, "-S", "-c", _LAUNCH, str(to_read), str(from_write), CHROMIUM, *FLAGS,
              f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(to_read, from_write), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+            pass_fds=(to_read, from_write), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )  # fmt: skip
         os.close(to_read)
         os.close(from_write)
