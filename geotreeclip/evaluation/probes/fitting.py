@@ -28,8 +28,8 @@ TASKS = ("multiclass", "multilabel", "regression")
 PROBES = ("linear", "ridge", "knn")
 INNER_FOLDS = 5
 NEIGHBOURS = (1, 5, 10, 20, 30, 50)
-RIDGE_PENALTY = tuple(float(value) for value in np.logspace(-4, 4, 17))
-LABEL_PENALTY = tuple(float(value) for value in np.logspace(1, -4, 6))
+RIDGE_PENALTY = tuple(float(value) for value in np.logspace(-8, 4, 25))
+LABEL_PENALTY = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 SHARPNESS = 0.07  # of the weights exp(cosine / 0.07), as in the k-NN protocol of Wu et al. 2018
 _CHUNK = 2048
 
@@ -222,7 +222,7 @@ def _labels(features: Floats, target: Floats) -> dict[str, Predictor]:
     current = np.concatenate([np.zeros((width, count)), np.log(share / (1 - share))[None]]).reshape(-1)
     path: dict[str, Predictor] = {}
     for penalty in LABEL_PENALTY:
-        current = minimize(loss, current, args=(penalty,), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
+        current = minimize(loss, current, args=(penalty,), jac=True, method="L-BFGS-B", options={"maxiter": 50}).x
         weight = current.reshape(width + 1, count)
         path[f"penalty {penalty:g}"] = _sigmoid(weight[:-1] / scale[:, None], centre, weight[-1])
     return path
