@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geotreeclip.commands import candidates, output, places, runlog
-from geotreeclip.errors import InputError
+from geotreeclip.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,12 @@ def _run(args: argparse.Namespace, account: dict[str, Any]) -> None:
     options = {name: value for name, value in vars(args).items() if name not in ("run", "log", "out", "device")}
     plan = {"options": options, "inputs": account["inputs"], "model": classifier.fingerprint, "rows": places.ROWS}
     table = output.BatchedTable(args.out, {**plan, "table": "answers"})
-    reasons = None if args.explain is None else output.BatchedTable(args.explain, {**plan, "table": "reasons"})
+    try:
+        reasons = None if args.explain is None else output.BatchedTable(args.explain, {**plan, "table": "reasons"})
+    except DataError:
+        if not table.done:
+            table.discard()
+        raise
     skip = table.done if reasons is None else min(table.done, reasons.done)
     table.done = skip
     if reasons is not None:
