@@ -93,9 +93,8 @@ def naive(stack: Path, out: Path, model: Path, pixels: int) -> dict[str, Any]:
     seconds = time.monotonic() - started
     mapped_as = [names[label] for label in labels[chosen[:, 0], chosen[:, 1]]]
     same = [answer.label == name for answer, name in zip(answers, mapped_as, strict=True)]
-    return {
-        "pixels": len(chosen), "pixels_per_second": round(len(chosen) / seconds, 1), "same_labels": float(np.mean(same)),
-    }  # fmt: skip
+    speed = round(len(chosen) / seconds, 1)
+    return {"pixels": len(chosen), "pixels_per_second": speed, "same_labels": float(np.mean(same))}
 
 
 def main() -> None:

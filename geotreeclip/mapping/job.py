@@ -198,6 +198,13 @@ def make_map(
             f"{len(run.failed)} of {len(parts)} tiles failed, first {first.key}: {first.reason}{first.detail}; the "
             f"others are kept in {state}, so that the same command goes on"
         )
+    classified = sum(int(done.report["classified"]) for done in run.done)
+    if not classified:
+        shutil.rmtree(state)
+        raise DataError(
+            f"{source.location}: no pixel has data" + (f" where {job.mask} is not 0" if job.mask else "") + "; "
+            "nothing to map"
+        )
     whole = state / "whole.tif"
     folders = [done.folder for done in run.done]
     payloads = [part.payload for part in parts]
@@ -218,7 +225,7 @@ def make_map(
     fresh = [done.report for done in run.done if not done.resumed]
     return MapReport(
         pixels=grid.width * grid.height,
-        classified=sum(int(done.report["classified"]) for done in run.done),
+        classified=classified,
         resumed=sum(int(done.report["classified"]) for done in run.done if done.resumed),
         seconds=seconds,
         peak_mb=max((float(report["peak_mb"]) for report in fresh), default=0.0),

@@ -199,6 +199,16 @@ def test_mask_rank_and_labels(mapped, stack, tiny_model_dir, tmp_path):
     assert set(names) == {"Quercus", "Fagus"}
 
 
+def test_nothing_to_map_is_said(stack, tiny_model_dir, tmp_path):
+    elsewhere = np.ones((1, 4, 4), dtype=np.uint8)
+    mask = write_raster(
+        tmp_path / "far.tif", elsewhere, transform=from_origin(WEST + 9_000, NORTH, 10, 10), nodata=None
+    )
+    with pytest.raises(DataError, match="no pixel has data where"):
+        make_map(stack, tmp_path / "map.tif", tiny_model_dir, replace(QUIET, mask=str(mask)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far.tif"]
+
+
 def test_small_patches_take_the_label_of_their_neighbour(mapped, stack, rasters, tiny_model_dir, tmp_path):
     from scipy.ndimage import label as components
 
