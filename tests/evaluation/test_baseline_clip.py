@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 
@@ -12,9 +13,12 @@ from geotreeclip.data.packed import PackedDataset, PackedWriter
 from geotreeclip.errors import ConfigError
 from geotreeclip.evaluation.baselines import Fold
 from geotreeclip.evaluation.baselines.clip import PROMPTS, clip_log_prob, describe, load_clip, true_colour
+from geotreeclip.evaluation.baselines.command import main
 from geotreeclip.evaluation.baselines.systems import clip_predictions
 from geotreeclip.evaluation.collect import truth_of
+from geotreeclip.evaluation.prediction_files import read_predictions
 from geotreeclip.evaluation.predictions import Context
+from geotreeclip.evaluation.splits import write_split
 from geotreeclip.schema import BANDS, MISSING_DN, VARIABLES
 from geotreeclip.taxonomy import Taxon, Taxonomy
 
@@ -112,3 +116,16 @@ def test_weights_come_from_a_local_checkpoint_and_the_unknown_is_refused(name: s
         load_clip("ViT-X@openai")
     with pytest.raises(ConfigError, match="is no file"):
         load_clip(f"{name}@{tmp_path}/absent.pt")
+
+
+def test_the_command_scores_it_on_the_rows_of_a_split(name: str, dataset: PackedDataset, tmp_path: Path) -> None:
+    ids = [f"s{number}" for number in range(9)]
+    roles = ["train"] * 6 + ["test"] * 3
+    frame = pd.DataFrame({"sample_id": ids, "fold": 0, "role": roles, "block": 0})
+    write_split(dataset.directory, "small", frame)
+    arguments = ["--data", str(dataset.directory), "--split", "small", "--out", str(tmp_path), "--systems", "none"]
+    assert main([*arguments, "--clip", name, "--device", "cpu", "--no-random", "--resamples", "20"]) == 0
+    items = read_predictions(tmp_path / "predictions.parquet")
+    assert {item.context.system for item in items} == {f"{name} (random weights)"}
+    assert {item.context.prior for item in items} == {"uniform", "training"}
+    assert all(sorted(item.sample_id) == ["s6", "s7", "s8"] for item in items)
