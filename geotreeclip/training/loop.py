@@ -7,7 +7,6 @@ stopped.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -37,6 +36,7 @@ from geotreeclip.prep.phase import check_days
 from geotreeclip.schema import Rank
 from geotreeclip.training.account import announcement, farewell
 from geotreeclip.training.augment import augment
+from geotreeclip.training.budget import fixed_steps
 from geotreeclip.training.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
 from geotreeclip.training.config import RunConfig, resolve_model
 from geotreeclip.training.faults import FiniteGuard, save_fault
@@ -49,13 +49,11 @@ from geotreeclip.training.open_data import make_loader, open_data
 from geotreeclip.training.optimizer import WeightAverage, build_optimizer, learning_rate
 from geotreeclip.training.resume import load_run_state, run_state
 from geotreeclip.training.samples import choose_samples
-from geotreeclip.training.speed import Speed, count_cost, peak_flops
+from geotreeclip.training.speed import speed_of
 from geotreeclip.training.validation import ValidationScore, validate
 
 __all__ = ["Trainer", "train"]
 
-_TIMED_STEPS = 50
-_UNTIMED_STEPS = 3  # the first steps allocate memory and fill caches
 _LOOK_EVERY = 20
 """Steps between two looks at the loss; each look waits for the device."""
 _STATISTICS_SAMPLES = 50_000
@@ -137,7 +135,7 @@ class Trainer:
         self.objective = Objective(self.accelerator, self.model, self.labels, config)
         self.plain: GeoTreeCLIP = self.objective.plain
         self.guard = FiniteGuard(self.accelerator, optimizer)
-        self.speed = self._count()
+        self.speed = speed_of(self, from_packed(self.dataset.read(self._some_rows(8)), self.device))
         self.average = WeightAverage(self.plain, config.optimizer.average)
         self.variable_deviation = torch.as_tensor(self.statistics.variable_deviation, device=self.device)
         self.step = 0
@@ -189,6 +187,7 @@ class Trainer:
         validate_at = _milestones(self.steps, self.config.schedule.validations) | {self.steps}
         save_at = _milestones(self.steps, self.config.schedule.checkpoints) - {self.steps}
         running: list[Tensor] = []
+        self.speed.restart()
         with Interrupt() as interrupt, bar:
             try:
                 while self.step < self.steps:
@@ -275,47 +274,9 @@ class Trainer:
 
     def _fix_steps(self) -> int:
         """The number of steps of the run; with a budget in minutes, from timed steps whose effect is undone."""
-        config = self.config
-        if config.minutes <= 0:
-            return config.steps or math.ceil(config.epochs * len(self.loader) / config.batch_size)
-        weights = copy.deepcopy(self.plain.state_dict())
-        optimizer = copy.deepcopy(self.optimizer.state_dict())
-        self.steps = _TIMED_STEPS
-        batches = self.loader.batches()
-        for _ in range(_UNTIMED_STEPS):
-            self.train_step(next(batches))
-        start = time.monotonic()
-        for _ in range(_TIMED_STEPS - _UNTIMED_STEPS):
-            float(self.train_step(next(batches)))
-        seconds = (time.monotonic() - start) / (_TIMED_STEPS - _UNTIMED_STEPS)
-        batches.close()  # type: ignore[attr-defined]
-        start = time.monotonic()
-        if len(self.samples.validation):
-            self._score()
-        validation = (time.monotonic() - start) * (config.schedule.validations + 1)
-        self.plain.load_state_dict(weights)
-        self.optimizer.load_state_dict(optimizer)
-        self.average = WeightAverage(self.plain, config.optimizer.average)
-        self.guard.reset()
-        if self.objective.cache:
-            self.objective.cache.rows = None
-        self.step = 0
-        left = config.minutes * 60 - (time.monotonic() - self.started) - validation
-        steps = [max(_TIMED_STEPS, int(left / seconds))]
-        return int(broadcast_object_list(steps)[0])
-
-    def _count(self) -> Speed:
-        """The arithmetic of a sample, counted on the first batch."""
-        batch = from_packed(self.dataset.read(self._some_rows(8)), self.device)
-        typical = np.random.default_rng(0).choice(self.samples.train, self.config.batch_size)
-        candidates = self.labels.candidates(self.dataset.taxa[typical], Rank.SPECIES.value)
-        lengths = self.plain.text_encoder.lengths(candidates.tokens)
-        few = torch.linspace(0, len(lengths) - 1, 8).long()  # some short, some long
-        tokens = candidates.tokens[lengths.argsort()[few]][:, : int(lengths.float().mean().ceil())]
-        cost = count_cost(self.plain, batch, tokens)
-        peak = peak_flops(self.device, self.accelerator.mixed_precision)
-        processes = self.accelerator.num_processes
-        return Speed(cost.of_sample(len(candidates.tokens), self.config.batch_size), peak * processes if peak else None)
+        steps = fixed_steps(self)
+        self._recent.clear()
+        return steps
 
     def _some_rows(self, most: int) -> Any:
         """At most so many training rows, drawn by seed, that can be read at will."""
@@ -332,7 +293,7 @@ class Trainer:
         """Score the averaged weights and keep them if they are the best so far."""
         if not len(self.samples.validation):
             return
-        score = self._score()
+        score = self.score()
         value = -score.log_loss if self.config.select == "log_loss" else score.top1
         entry = {"step": float(self.step), **{f"validation/{k}": float(v) for k, v in score._asdict().items()}}
         self.history.append(entry)
@@ -347,7 +308,8 @@ class Trainer:
                 f"macro top-1 {score.uniform_top1:.1%}{'  (best)' if self.best['step'] == self.step else ''}"
             )
 
-    def _score(self) -> ValidationScore:
+    def score(self) -> ValidationScore:
+        """Scores of the averaged weights on the validation samples."""
         with self.average.applied():
             return validate(
                 self.plain, self.dataset, self.samples.validation, self.labels.ranks[Rank.SPECIES], self.device

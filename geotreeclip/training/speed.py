@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from geotreeclip.models.clip import GeoTreeCLIP
 from geotreeclip.observations import ObservationBatch
+from geotreeclip.schema import Rank
 
-__all__ = ["Cost", "Speed", "count_cost", "peak_flops"]
+if TYPE_CHECKING:
+    from geotreeclip.training.loop import Trainer
+
+__all__ = ["Cost", "Speed", "count_cost", "peak_flops", "speed_of"]
 
 _PROBE = 8
 """Samples that are counted; arithmetic is linear in samples."""
@@ -67,6 +72,20 @@ def count_cost(model: GeoTreeCLIP, batch: ObservationBatch, tokens: Tensor) -> C
         place.get_total_flops() / max(1, few.size) * _passes(model.observation_encoder),
         text.get_total_flops() / max(1, len(prompts)) * _passes(model.text_encoder),
     )
+
+
+def speed_of(trainer: Trainer, batch: ObservationBatch) -> Speed:
+    """A run's speed, its arithmetic counted on some samples and the prompts of a typical batch."""
+    batch_size = trainer.config.batch_size
+    typical = np.random.default_rng(0).choice(trainer.samples.train, batch_size)
+    candidates = trainer.labels.candidates(trainer.dataset.taxa[typical], Rank.SPECIES.value)
+    lengths = trainer.plain.text_encoder.lengths(candidates.tokens)
+    few = torch.linspace(0, len(lengths) - 1, _PROBE).long()  # some short, some long
+    tokens = candidates.tokens[lengths.argsort()[few]][:, : int(lengths.float().mean().ceil())]
+    cost = count_cost(trainer.plain, batch, tokens)
+    peak = peak_flops(trainer.device, trainer.accelerator.mixed_precision)
+    flops = cost.of_sample(len(candidates.tokens), batch_size)
+    return Speed(flops, peak * trainer.accelerator.num_processes if peak else None)
 
 
 def _passes(module: nn.Module) -> int:
