@@ -204,6 +204,8 @@ class Predictions:
             - calibrated: whether the probability is calibrated;
             - in_range, distance_km, climate_inside: see `geotreeclip.ranges.Plausibility`; missing where unknown.
               Nothing is left out because of them;
+            - dissimilarity, applicable: how unlike the climate of the place is to those of training, and whether that
+              still lies in the area of applicability (see `geotreeclip.applicability`); missing where unknown;
             - back_off_rank, back_off_label, back_off_probability, unknown: of the place, see `back_off`;
             - set_90 (or another level): the labels that hold the truth in 90 % of cases, of the place; None where
               nothing is promised.
@@ -238,6 +240,10 @@ class Predictions:
         frame["in_range"] = pd.arrays.BooleanArray(in_range > 0, np.isnan(in_range))
         frame["distance_km"] = empty if known is None else known.distance_km.reshape(-1)
         frame["climate_inside"] = empty if known is None else known.climate_inside.reshape(-1)
+        far = np.full(len(self.samples), np.nan, np.float32) if self.dissimilarity is None else self.dissimilarity
+        frame["dissimilarity"] = np.repeat(far, self.top_k)
+        covered = pd.arrays.BooleanArray(~self.outside(), np.isnan(far) | np.isnan(self.dissimilarity_limit))
+        frame["applicable"] = covered.repeat(self.top_k)
         if self.ranks is not None:
             places = self.back_off(threshold)
             for name in ("back_off_rank", "back_off_label", "back_off_probability", "unknown"):

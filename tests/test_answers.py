@@ -82,6 +82,7 @@ def test_a_model_without_calibration_says_so(tiny_model_dir):
     assert not frame["calibrated"].any()
     assert frame["in_range"].isna().all()
     assert frame["set_90"].isna().all()
+    assert frame["applicable"].isna().all()
     with pytest.raises(InputError, match="no calibration"):
         bare.classify(**places(), calibrated=True)
     with pytest.raises(InputError, match="does not know which taxa"):
@@ -136,6 +137,9 @@ def test_a_strange_climate_is_unknown_and_still_answered(model):
     result = model.classify(**odd)
     frame = result.back_off(0.05)
     assert result.outside().tolist() == [True] + [False] * 5
+    table = result.to_pandas().groupby("sample").first()
+    assert table["applicable"].tolist() == [False] + [True] * 5
+    assert table["dissimilarity"][0] > table["dissimilarity"][1:].max()
     assert frame["unknown"][0].startswith("climate unlike that of training (dissimilarity")
     assert frame["back_off_label"][0]
     assert frame["statement"][0].startswith("unknown: climate")

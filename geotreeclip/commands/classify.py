@@ -81,7 +81,8 @@ def _run(args: argparse.Namespace, account: dict[str, Any]) -> None:
 
     classifier = load(args.model, args.device)
     labels = candidates.candidates(args, classifier)
-    inputs = [path for path in (args.points, args.labels, args.prior) if path and Path(path).exists()]
+    given = (args.points, args.labels, args.prior, args.imagery, args.rasters)
+    inputs = [path for path in given if path and Path(path).exists()]
     account["inputs"] = [runlog.describe_file(Path(path)) for path in inputs]
     account["model"] = {"name": args.model, "fingerprint": classifier.fingerprint}
     options = {name: value for name, value in vars(args).items() if name not in ("run", "log", "out", "device")}

@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace, account: dict[str, Any]) -> None:
     from geotreeclip.inference import load
 
     classifier = load(args.model, args.device)
-    account["inputs"] = [runlog.describe_file(args.points)]
+    account["inputs"] = [runlog.describe_file(path) for path in (args.points, args.imagery, args.rasters) if path]
     account["model"] = {"name": args.model, "fingerprint": classifier.fingerprint}
     options = {name: value for name, value in vars(args).items() if name not in ("run", "log", "out", "device")}
     plan = {"options": options, "inputs": account["inputs"], "model": classifier.fingerprint, "rows": places.ROWS}

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +41,19 @@ def sha256(path: Path) -> str:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Path, size and hash of a file; of a packed set those of its manifest, which holds the hashes of the rest."""
-    file = path / "manifest.json" if path.is_dir() else path
+    """Path, size and hash of a file; of a packed set or imagery those of the file that tells of the rest.
+
+    Of another folder its number of files and their size.
+    """
+    if path.is_dir():
+        known = next((path / name for name in ("manifest.json", "imagery.json") if (path / name).is_file()), None)
+        if known is None:
+            sizes = [file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()]
+            return {"path": str(path), "files": len(sizes), "bytes": sum(sizes)}
+        return {"path": str(path), "bytes": known.stat().st_size, "sha256": sha256(known)}
     return (
-        {"path": str(path), "bytes": file.stat().st_size, "sha256": sha256(file)}
-        if file.is_file()
+        {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+        if path.is_file()
         else {"path": str(path)}
     )
 
@@ -96,6 +103,8 @@ def _write(path: Path, account: dict[str, Any]) -> None:
 
 
 def _version(name: str) -> str:
+    from importlib import metadata  # slow to import, and not needed for help
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed
