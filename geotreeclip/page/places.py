@@ -19,8 +19,8 @@ from geotreeclip.errors import DataError, InputError
 from geotreeclip.observations import ObservationBatch, from_packed
 from geotreeclip.prep.phenology import curve
 from geotreeclip.prep.phenology.cycles import DATES, Reason
-from geotreeclip.prep.phenology.fit import fill_winter, fit_cycle
-from geotreeclip.prep.phenology.index import MONTH_MIDDLES, evi2_of_patches, step_middles
+from geotreeclip.prep.phenology.fit import MOST_STEPS, fill_winter, fit_cycle
+from geotreeclip.prep.phenology.index import MONTH_MIDDLES, composite, evi2_of_patches, step_middles
 from geotreeclip.schema import BANDS, GROUPS, MISSING_DN, MONTHS, REFLECTANCE_SCALE, VARIABLE_INDEX, VARIABLES
 
 if TYPE_CHECKING:
@@ -233,6 +233,8 @@ def _series(images: npt.NDArray[np.uint16], middles: npt.NDArray[np.float64], la
 
 def _cycle(evi2: npt.NDArray[np.float64], middles: npt.NDArray[np.float64], latitude: float) -> dict[str, Any]:
     """Dates and curve of the vegetation cycle, or why there is none."""
+    if len(evi2) > MOST_STEPS or len(np.unique(middles)) < len(middles):  # as `fit_cycle` does it
+        evi2, middles = composite(evi2, middles)
     cycle = fit_cycle(evi2, middles, latitude)
     dates = {name: number(getattr(cycle, name), 1) for name in DATES}
     if None in dates.values():

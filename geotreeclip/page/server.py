@@ -101,10 +101,10 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve the page until interrupted."""
     with PageServer(api, host, port) as server:
-        say(f"the page: {server.url}  (Ctrl+C ends it)")
-        if not server.local:
-            say(f"note: listening on {host}: everyone who reaches this machine can ask, without a password")
         try:
+            say(f"the page: {server.url}  (Ctrl+C ends it)")
+            if not server.local:
+                say(f"note: listening on {host}: everyone who reaches this machine can ask, without a password")
             server.serve_forever()
         except KeyboardInterrupt:
             say("ended")

@@ -116,6 +116,24 @@ def test_a_set_without_images_or_split_is_shown_whole(tmp_path, classifier):
     assert places.truth(1)["label"] == "Quercus"
 
 
+def test_a_series_of_dated_scenes_is_named_by_its_days(tmp_path):
+    days = np.repeat(np.arange(10, 360, 12.0), 2)[: 2 * 29]  # two scenes on each day
+    season = 2500 - 2000 * np.cos(2 * np.pi * (days - 15) / 365)
+    images = np.full((1, len(days), 10, 5, 5), 400, np.uint16)
+    images[0, :, 3] = season[:, None, None]
+    environment = np.full((1, len(VARIABLES)), np.nan)
+    environment[:, :2] = [10, 50]
+    with PackedWriter(tmp_path / "set", steps=len(days), has_days=True) as writer:
+        writer.add(images, environment, [("", "", "Quercus", "")], ["a"], days=np.stack([days, days], axis=-1)[None])
+    places = Places(tmp_path / "set")
+    told = places.describe(0)["images"]
+    assert told["steps"][0] in ("day 9", "day 10")  # the middle of day 10 lies half a day behind its start
+    assert told["cycle"]["found"]
+    assert 180 < told["cycle"]["dates"]["peak"] < 215
+    assert None not in [value for _, value in told["cycle"]["curve"]]
+    assert places.observe(0, ["image"], [0, 1]).image_valid.flatten(2).any(-1).sum() == len(days) - 2
+
+
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
