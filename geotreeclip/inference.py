@@ -19,6 +19,7 @@ from geotreeclip.answers import RankAnswers, best_at, promised_threshold, sets_a
 from geotreeclip.candidates import Labels, Prior, read_labels, read_prior_table
 from geotreeclip.errors import ConfigError, InputError
 from geotreeclip.explanation import explain
+from geotreeclip.hub import copy_model, find_pretrained, upload_model
 from geotreeclip.inputs.common import sample_number, warn
 from geotreeclip.inputs.gathering import PlaceOptions, gather
 from geotreeclip.inputs.steps import valid_months
@@ -129,6 +130,30 @@ class Classifier:
             f"Classifier({self.config.name}, {len(self.taxonomy)} taxa, "
             f"inputs {', '.join(self.config.observation.inputs)}, {self.device}, weights {self.fingerprint[:12]})"
         )
+
+    # -- keeping and sharing -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        fingerprint: str | None = None,
+        device: str | torch.device | None = None,
+    ) -> Classifier:
+        """Load a model of the hub, or of a path; see `geotreeclip.hub.find_pretrained`."""
+        return cls(load_model(find_pretrained(name, revision, fingerprint)), device)
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Copy the model directory; see `geotreeclip.hub.copy_model`."""
+        return copy_model(self._loaded.directory, directory)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, message: str = "", token: str | None = None
+    ) -> str:
+        """Put the model on the hub and return the commit; see `geotreeclip.hub.upload_model`."""
+        return upload_model(self._loaded.directory, repository, private=private, message=message, token=token)
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
