@@ -104,6 +104,7 @@ class MapReport:
         classified: Those that have a label.
         resumed: Those done by an earlier run.
         seconds: Of this run's tiles, waiting for the last one.
+        cpu_seconds: Of the processors in the tiles of this run.
         peak_mb: Largest memory of a process that classified, MB.
         files: What was written, the map first.
     """
@@ -112,6 +113,7 @@ class MapReport:
     classified: int
     resumed: int
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     files: list[Path]
 
@@ -228,6 +230,7 @@ def make_map(
         classified=classified,
         resumed=sum(int(done.report["classified"]) for done in run.done if done.resumed),
         seconds=seconds,
+        cpu_seconds=sum(float(report["cpu_seconds"]) for report in fresh),
         peak_mb=max((float(report["peak_mb"]) for report in fresh), default=0.0),
         files=files,
     )
