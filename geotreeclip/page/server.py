@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import json
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from http import HTTPStatus
@@ -83,6 +84,11 @@ class PageServer(ThreadingHTTPServer):
             hint = "is taken; give another with --port" if taken else f"cannot be had ({error.strerror or error})"
             raise ConfigError(f"port {port} of {host} {hint}") from error
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away is no error; a fault of ours is printed, and the server goes on."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """Where a browser finds the page."""
@@ -96,9 +102,7 @@ class PageServer(ThreadingHTTPServer):
         return ipaddress.ip_address(str(self.server_address[0])).is_loopback
 
 
-def serve(
-    api: Api, host: str = "127.0.0.1", port: int = 7860, say: Callable[[str], None] = print
-) -> None:  # fmt: skip
+def serve(api: Api, host: str = "127.0.0.1", port: int = 7860, say: Callable[[str], None] = print) -> None:
     """Serve the page until interrupted."""
     with PageServer(api, host, port) as server:
         try:
@@ -143,8 +147,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json({"error": str(refused)}, refused.status)
         except GeotreeclipError as error:
             self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):  # the browser went away
-            self.close_connection = True
 
     def _get(self, path: str, query: dict[str, str]) -> None:
         if path in _STATIC:

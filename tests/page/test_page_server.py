@@ -112,6 +112,15 @@ def test_the_server_lives_on_after_a_broken_request(server, ask):
     assert ask("GET", "/api/world")[0] == 200
 
 
+@pytest.mark.parametrize(("error", "printed"), [(BrokenPipeError, False), (TimeoutError, False), (KeyError, True)])
+def test_only_faults_of_our_own_are_printed(server, capsys, error, printed):
+    try:
+        raise error
+    except error:
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert (error.__name__ in capsys.readouterr().err) == printed
+
+
 def test_a_port_that_is_taken_is_said(server, api):
     port = server.server_address[1]
     with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1 is taken; give another with --port"):
