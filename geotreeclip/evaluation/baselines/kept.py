@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import ConfigError, DataError
 
 __all__ = ["KeptFits"]
@@ -39,7 +40,8 @@ class KeptFits:
                 )
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(identity), indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(dict(identity), indent=1) + "\n"
+        write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
     def path(self, name: str) -> Path:
         """The file of a fit."""

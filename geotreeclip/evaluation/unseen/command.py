@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import ConfigError
 from geotreeclip.evaluation.comparison import compare
 from geotreeclip.evaluation.intervals import RESAMPLES
@@ -102,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     stored = write_predictions(args.out.with_suffix(".predictions.parquet"), [item.predictions for item in found])
     report, page = write_report(rows, args.out, meta)
     text = "\n".join(lines)
-    page.write_text(f"{text}\n\n{page.read_text(encoding='utf-8')}", encoding="utf-8")
+    whole_page = f"{text}\n\n{page.read_text(encoding='utf-8')}"
+    write_atomically(page, lambda aside: aside.write_text(whole_page, encoding="utf-8"))
     print(f"\n{text}\n\n{seconds / 60:.1f} minutes of processor time for the fits.")
     print(f"Report: {report}\nPage: {page}\nPredictions: {stored}")
     return 0
