@@ -123,6 +123,7 @@ def classify_points(classifier: Classifier, points: Points, name: str, worldclim
     found = classifier.classify_batch(batch, top_k=1, sample_ids=points.samples)
     frame = found.to_pandas()
     frame["longitude"], frame["latitude"] = points.values["longitude"], points.values["latitude"]
+    frame["distance_km"] = frame["distance_km"].round(1)
     frame["statement"] = found.back_off()["statement"]
     rows = [[_cell(value) for value in row] for row in frame[list(COLUMNS)].astype(object).itertuples(index=False)]
     notes = [str(warning.message) for warning in noted if issubclass(warning.category, InputWarning)]
