@@ -144,7 +144,7 @@ def make_map(
 
     options, say, target = options or MapOptions(), say or (lambda line: None), Path(out)
     _check_options(target, options)
-    source = open_stack(stack, bands=options.bands, months=options.months, crs=options.crs)
+    source = open_stack(_absolute(str(stack)), bands=options.bands, months=options.months, crs=options.crs)
     grid = source.grid.strided(options.stride)
     if not grid.width or not grid.height:
         raise ConfigError(f"--stride {options.stride} leaves no pixel of {source.grid.width} x {source.grid.height}")
@@ -161,18 +161,18 @@ def make_map(
         reading=reading,
         grid=grid,
         stride=options.stride,
-        model=str(directory),
+        model=_absolute(str(directory)),
         device=device,
         block=block,
         threads=0 if options.scheduler else threads_for(options.workers),
-        labels=options.labels,
+        labels=None if options.labels is None else _absolute(options.labels),
         rank=options.rank,
-        prior=options.prior,
+        prior=_absolute(options.prior),
         rasters=(),
         worldclim="2.1",
         terrain="off",
-        mask=options.mask,
-        polygons=options.polygons,
+        mask=_absolute(options.mask),
+        polygons=_absolute(options.polygons),
     )
     job = _with_environment(job, options)
     if job.mask:
@@ -251,7 +251,7 @@ def _check_options(out: Path, options: MapOptions) -> None:
 
 def _prepare_output(out: Path, grid: Grid) -> Path:
     """The folder of tiles, once it is sure that there is room and leave to write."""
-    state = out.with_name(out.name + ".parts")
+    state = out.absolute().with_name(out.name + ".parts")
     try:
         state.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(state).free
@@ -265,6 +265,11 @@ def _prepare_output(out: Path, grid: Grid) -> Path:
             f"--out {out}: needs up to {needed / 1e9:.1f} GB while it is made, and {free / 1e9:.1f} GB are free"
         )
     return state
+
+
+def _absolute(name: str) -> str:
+    """The whole path of a file or folder, which other processes find too; anything else as it is."""
+    return str(Path(name).absolute()) if name and Path(name).exists() else name
 
 
 def _device(given: str | None) -> str:
@@ -299,7 +304,7 @@ def _with_environment(job: Job, options: MapOptions) -> Job:
     from geotreeclip.prep.environment import Options, sample_environment
     from geotreeclip.prep.raster_files import find_rasters
 
-    rasters = find_rasters(options.rasters)
+    rasters = find_rasters([_absolute(place) for place in options.rasters])
     grid = job.stack.grid
     along = max(2, round(_CHECKED**0.5))
     rows, columns = (

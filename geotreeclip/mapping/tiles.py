@@ -137,7 +137,7 @@ def classify_tile(tile: Tile, folder: Path) -> dict[str, Any]:
         stands = StandSums(job.polygons, job.grid, tile.top, tile.left, wanted) if job.polygons else None
         order = np.full(wanted.shape, -1, dtype=np.int64)
         order[wanted] = np.arange(len(environment))
-        for rows, columns in _blocks(*wanted.shape, job.block):
+        for rows, columns in _blocks(wanted.shape[0], wanted.shape[1], job.block):
             here = wanted[rows, columns]
             if not here.any():
                 continue
