@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from stacks import CRS, NORTH, WEST, forest, write_raster, write_stack
 from geotreeclip.cli import main
 from geotreeclip.errors import DataError
 from geotreeclip.inference import load
+from geotreeclip.inputs.common import InputWarning
 from geotreeclip.mapping import job as job_module
 from geotreeclip.mapping.job import MapOptions, MapReport, make_map
 from geotreeclip.mapping.tiles import BLOCK, ENTROPY_SCALE, NODATA, PROBABILITY_SCALE, classify_tile
@@ -197,6 +199,31 @@ def test_mask_rank_and_labels(mapped, stack, tiny_model_dir, tmp_path):
     np.testing.assert_array_equal(labels != NODATA, (forest_here[0] == 1) & (read(mapped[0])[0] != NODATA))
     names = [row["label"] for row in csv.DictReader(out.with_name("genus.legend.csv").open())]
     assert set(names) == {"Quercus", "Fagus"}
+
+
+def test_a_stack_in_degrees_and_one_of_coarse_pixels(values, tiny_model_dir, tmp_path):
+    some = values[:, :, :20, :20]
+    degrees = write_stack(tmp_path / "degrees.tif", some, crs="EPSG:4326", transform=from_origin(15, 48.7, 1e-4, 1e-4))
+    out = tmp_path / "map.tif"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)
+        make_map(degrees, out, tiny_model_dir, replace(QUIET, stride=2))
+    with rasterio.open(out) as source:
+        assert source.crs.to_epsg() == 4326
+    row, column = 9, 13
+    answer = load(tiny_model_dir, "cpu").classify(
+        np.where(some == 65535, np.nan, some)[:, :, row - 2 : row + 3, column - 2 : column + 3],
+        None,
+        15 + (column + 0.5) * 1e-4,
+        48.7 - (row + 0.5) * 1e-4,
+        scale="dn",
+        prior="uniform",
+    )
+    assert read(out)[1, row // 2, column // 2] * PROBABILITY_SCALE == pytest.approx(answer[0].probability, abs=1e-4)
+    assert all(line["area_ha"] == "" for line in csv.DictReader(out.with_name("map.legend.csv").open()))
+    coarse = write_stack(tmp_path / "coarse.tif", some, transform=from_origin(WEST, NORTH, 30, 30))
+    with pytest.warns(InputWarning, match="pixels are 30 x 30 m"):
+        make_map(coarse, tmp_path / "coarse_map.tif", tiny_model_dir, replace(QUIET, stride=9))
 
 
 def test_nothing_to_map_is_said(stack, tiny_model_dir, tmp_path):
