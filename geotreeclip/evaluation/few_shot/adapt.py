@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geotreeclip.candidates import label_priors
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.evaluation.few_shot.episodes import BLOCK_KM
 from geotreeclip.evaluation.few_shot.heads import Fit
@@ -62,10 +63,26 @@ def feature_table(loaded: LoadedModel, batch: ObservationBatch, slots: torch.Ten
     return Table({name: np.concatenate(found) for name, found in parts.items()})
 
 
-def text_anchor(loaded: LoadedModel, labels: Taxonomy) -> NDArray[np.float64]:
-    """Text embeddings of labels times the logit scale, [L, D]: the head of zero-shot classification."""
+def text_anchor(loaded: LoadedModel, labels: Taxonomy) -> LinearHead:
+    """The head of zero-shot classification under a uniform prior: text embeddings times the logit scale.
+
+    Where scores carry the prior of the training set, its logarithm is taken out of the biases; a label that was never
+    seen there, whose prior nothing is known of, gets the mean of the others.
+    """
     scale = float(loaded.model.logit_scale.detach())
-    return encode_prompts(loaded.model, labels.prompts()).double().cpu().numpy() * scale
+    weight = encode_prompts(loaded.model, labels.prompts()).double().cpu().numpy() * scale
+    bias = np.zeros(len(labels))
+    if loaded.scores_carry_prior and len(loaded.taxonomy):
+        prior = label_priors(labels, loaded.taxonomy, loaded.counts)
+        seen = prior > 1.5 / (loaded.counts.sum() + len(loaded.counts))  # more than the pseudo-count alone
+        bias = np.where(seen, -np.log(prior), -np.log(prior[seen]).mean() if seen.any() else 0.0)
+        bias -= bias.mean()
+    return LinearHead(weight, bias, np.zeros(weight.shape[1]))
+
+
+def knows(loaded: LoadedModel, labels: Taxonomy) -> bool:
+    """Whether the model was trained on every label, so that their texts tell it something."""
+    return all(loaded.taxonomy.index_of(taxon) is not None for taxon in labels)
 
 
 def adapt(
@@ -108,7 +125,8 @@ def adapt(
         fit, head = Fit(tuned.head, tuned.setting, tuned.loss), tuned.head
     else:
         table = feature_table(loaded, batch, slots)
-        fit = fit_method(method, table, np.arange(batch.size), codes, len(labels), anchor=anchor, groups=groups)
+        told = anchor if method == "text" or knows(loaded, labels) else None
+        fit = fit_method(method, table, np.arange(batch.size), codes, len(labels), anchor=told, groups=groups)
         names, head = _used(table, fit.head)
     held_out = None
     if fit.held_out is not None and fit.scored is not None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.evaluation.collect import Truth, named_ranks, truth_of
-from geotreeclip.evaluation.few_shot.adapt import text_anchor
+from geotreeclip.evaluation.few_shot.adapt import knows, text_anchor
 from geotreeclip.evaluation.few_shot.episodes import (
     BLOCK_KM,
     MIN_QUERY,
@@ -39,6 +39,7 @@ from geotreeclip.evaluation.prediction_files import read_predictions, write_pred
 from geotreeclip.evaluation.predictions import Context, Predictions, from_log_prob
 from geotreeclip.evaluation.report import Row, make_row
 from geotreeclip.evaluation.splits import unit_vectors
+from geotreeclip.models.head import LinearHead
 from geotreeclip.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Work:
         labels: L taxa, the candidates.
         codes: int64 [N], row of each sample in `labels`, -1 for excluded ones.
         table: Features of the N samples.
-        anchor: [L, D] text embeddings times the logit scale.
+        anchor: The head of zero-shot classification.
         context: What all predictions share.
     """
 
@@ -108,7 +109,7 @@ class Work:
     labels: Taxonomy
     codes: NDArray[np.int64]
     table: Table
-    anchor: NDArray[np.float64]
+    anchor: LinearHead
     context: Context
     support_block: NDArray[np.int64] | None = field(default=None)
 
@@ -203,15 +204,14 @@ def fit_cell(work: Work, method: str, episode: Episode) -> Predictions:
     groups = None if work.support_block is None else work.support_block[episode.support]
     if method == ZERO_SHOT:
         context = replace(context, shots=0)
-        scores = work.table.values["embedding"][episode.query].astype(np.float64) @ work.anchor.T
+        scores = work.anchor.logits(work.table.values["embedding"][episode.query])
     elif method == LOCATION:
         scores = _nearest_support(work, episode)
     elif method in TUNED:
         scores = _tuned(work, method, episode, labels, groups)
     else:
-        fit = fit_method(
-            method, work.table, episode.support, labels, len(work.labels), anchor=work.anchor, groups=groups
-        )
+        told = work.anchor if method == "text" or knows(work.loaded, work.labels) else None
+        fit = fit_method(method, work.table, episode.support, labels, len(work.labels), anchor=told, groups=groups)
         scores = fit.head.logits(work.table.all()[episode.query])
     truth = work.truth
     taxa = [truth.taxa[row] for row in episode.query]

@@ -226,34 +226,37 @@ def logistic_path(features: Floats, labels: Integers, present: Integers) -> Iter
     scale = np.where(scale > 0, scale, np.inf)
     standard = (filled - centre) / scale
     start = np.zeros((len(present), standard.shape[1]))
-    for penalty, weight, bias in _penalised(standard, labels, start, fit_bias=True):
+    for penalty, weight, bias in _penalised(standard, labels, start, np.zeros(len(present))):
         yield f"penalty {penalty:g}", _unscaled(weight, bias, centre, scale, fill)
 
 
-def anchored_path(anchor: Floats) -> Solver:
+def anchored_path(anchor: LinearHead) -> Solver:
     """Solver of a linear head that starts at text embeddings and is held to them (L2 distance as the penalty).
 
     Args:
-        anchor: [L, F], text embeddings times the model's logit scale.
+        anchor: the head of zero-shot classification; its biases are free to move.
     """
-    size = float(np.square(anchor).sum(axis=1).mean()) ** 0.5 or 1.0  # makes the penalty free of units
+    size = float(np.square(anchor.weight).sum(axis=1).mean()) ** 0.5 or 1.0  # makes the penalty free of units
 
     def path(features: Floats, labels: Integers, present: Integers) -> Iterator[tuple[str, LinearHead]]:
         filled, fill = _filled(features)
-        if anchor.shape[1] != filled.shape[1]:
-            raise InputError(f"text embeddings {anchor.shape} do not fit {filled.shape[1]} features")
-        start = anchor[present]
-        yield "text alone", LinearHead(start, np.zeros(len(present)), fill)
-        for penalty, weight, bias in _penalised(filled * size, labels, start / size, fit_bias=False):
+        if anchor.weight.shape[1] != filled.shape[1]:
+            raise InputError(f"text embeddings {anchor.weight.shape} do not fit {filled.shape[1]} features")
+        start, offset = anchor.weight[present], anchor.bias[present]
+        yield "text alone", LinearHead(start, offset, fill)
+        for penalty, weight, bias in _penalised(filled * size, labels, start / size, offset):
             yield f"penalty {penalty:g}", LinearHead(weight * size, bias, fill)
 
     return path
 
 
 def _penalised(
-    features: Floats, labels: Integers, start: Floats, *, fit_bias: bool
+    features: Floats, labels: Integers, start: Floats, offset: Floats
 ) -> Iterator[tuple[float, Floats, Floats]]:
-    """Minimise mean loss + penalty / 2 |W - start|^2 along the penalties; W - start lies in the span of the samples."""
+    """Minimise mean loss + penalty / 2 |W - start|^2 along the penalties, biases from `offset` on and not penalised.
+
+    W - start lies in the span of the samples.
+    """
     try:
         from scipy.optimize import minimize
     except ImportError as error:
@@ -263,19 +266,18 @@ def _penalised(
     _, singular, axes = np.linalg.svd(features, full_matrices=False)
     axes = axes[singular > 1e-10 * max(singular.max(initial=0.0), 1e-300)]
     reduced = features @ axes.T
-    base = features @ start.T
+    base = features @ start.T + offset
     share = 1 / (np.bincount(labels, minlength=count)[labels] * len(np.unique(labels)))
     target = np.eye(count)[labels]
     rank = len(axes)
 
     def loss(flat: Floats, penalty: float) -> tuple[float, Floats]:
         step = flat.reshape(count, rank + 1)
-        log_probability = log_softmax(base + reduced @ step[:, :rank].T + step[:, rank] * fit_bias)
+        log_probability = log_softmax(base + reduced @ step[:, :rank].T + step[:, rank])
         value = -(share * log_probability[np.arange(len(labels)), labels]).sum()
         value += penalty / 2 * np.square(step[:, :rank]).sum()
         error = (np.exp(log_probability) - target) * share[:, None]
         slope = np.concatenate([error.T @ reduced + penalty * step[:, :rank], error.sum(axis=0)[:, None]], axis=1)
-        slope[:, rank] *= fit_bias
         return float(value), slope.reshape(-1)
 
     current = np.zeros(count * (rank + 1))
@@ -283,7 +285,7 @@ def _penalised(
         found = minimize(loss, current, args=(penalty,), jac=True, method="L-BFGS-B", options={"maxiter": 100})
         current = found.x
         step = current.reshape(count, rank + 1)
-        yield penalty, start + step[:, :rank] @ axes, step[:, rank] * fit_bias
+        yield penalty, start + step[:, :rank] @ axes, offset + step[:, rank]
 
 
 def _filled(features: Floats) -> tuple[Floats, Floats]:

@@ -24,6 +24,7 @@ from geotreeclip.evaluation.few_shot.heads import (
     logistic_path,
     prototype_path,
 )
+from geotreeclip.models.head import LinearHead
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -38,7 +39,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "levels": LEVELS,
     "model and levels": ("embedding", "tokens", *LEVELS),
 }
-"""What `combined` weighs: shrinkage LDA on each of these."""
+"""What `combined` weighs: shrinkage LDA on each of these, and the head held to its text where there is text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def fit_method(
     labels: Integers,
     count: int,
     *,
-    anchor: Floats | None = None,
+    anchor: LinearHead | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Fit:
     """Fit a head to the support.
@@ -93,7 +94,7 @@ def fit_method(
         rows: int64 [S], the support.
         labels: int64 [S], 0 to L - 1.
         count: L.
-        anchor: [L, D] text embeddings times the logit scale, for "text".
+        anchor: the head of zero-shot classification, for "text"; for "combined" where the model knows the labels.
         groups: [S] blocks of the support; inner folds keep them whole.
 
     Returns:
@@ -106,12 +107,12 @@ def fit_method(
     return METHODS[method](table, values, labels, count, folds, anchor)
 
 
-_Method = Callable[[Table, Floats, Integers, int, "Folds | None", "Floats | None"], Fit]
+_Method = Callable[[Table, Floats, Integers, int, "Folds | None", "LinearHead | None"], Fit]
 
 
 def _on(solver: Solver, names: Sequence[str], *, quick: bool = True) -> _Method:
     def fit(
-        table: Table, values: Floats, labels: Integers, count: int, folds: Folds | None, anchor: Floats | None
+        table: Table, values: Floats, labels: Integers, count: int, folds: Folds | None, anchor: LinearHead | None
     ) -> Fit:
         columns = table.columns(names)
         fold = None if folds is None else folds.many if quick else folds.few
@@ -122,7 +123,7 @@ def _on(solver: Solver, names: Sequence[str], *, quick: bool = True) -> _Method:
 
 
 def _text(
-    table: Table, values: Floats, labels: Integers, count: int, folds: Folds | None, anchor: Floats | None
+    table: Table, values: Floats, labels: Integers, count: int, folds: Folds | None, anchor: LinearHead | None
 ) -> Fit:
     if anchor is None:
         raise ConfigError("few-shot method text: the labels have no text embeddings; take another method")
@@ -130,7 +131,7 @@ def _text(
 
 
 def _combined(
-    table: Table, values: Floats, labels: Integers, count: int, folds: Folds | None, anchor: Floats | None
+    table: Table, values: Floats, labels: Integers, count: int, folds: Folds | None, anchor: LinearHead | None
 ) -> Fit:
     fits, names, seen = [], [], set()
     for name, wanted in MEMBERS.items():
@@ -144,6 +145,9 @@ def _combined(
         seen.add(key)
         fits.append(_on(lda_path, wanted)(table, values, labels, count, folds, None))
         names.append(name)
+    if anchor is not None:
+        fits.append(_text(table, values, labels, count, folds, anchor))
+        names.append("text")
     return combine(fits, names, labels)
 
 

@@ -99,7 +99,7 @@ def tune(
     model: GeoTreeCLIP,
     batch: ObservationBatch,
     labels: Integers,
-    anchor: Floats,
+    anchor: LinearHead,
     options: TuneOptions,
     groups: NDArray[np.int64] | None = None,
 ) -> Tuned:
@@ -109,16 +109,16 @@ def tune(
         model: the model; it is not changed.
         batch: S places, on the model's device.
         labels: int64 [S], 0 to L - 1.
-        anchor: [L, D], where the head starts: text embeddings or prototypes, times the logit scale.
+        anchor: where the head starts, such as that of zero-shot classification; its biases stay.
         options: what to tune.
         groups: [S] blocks of the support; inner folds keep them whole.
 
     Returns:
         The tuned model. Same seed, same result.
     """
-    if len(anchor) <= int(labels.max()) or batch.size != len(labels):
+    if len(anchor.bias) <= int(labels.max()) or batch.size != len(labels):
         raise InputError(
-            f"tuning: {batch.size} places, {len(labels)} labels up to {labels.max()}, {len(anchor)} anchors"
+            f"tuning: {batch.size} places, {len(labels)} labels up to {labels.max()}, {len(anchor.bias)} anchors"
         )
     folds = inner_folds(labels, groups, folds=FOLDS)
     epochs, loss, words = options.epochs[0], float("nan"), "not chosen: one shot"
@@ -132,8 +132,8 @@ def tune(
         best = int(losses.argmin())
         epochs, loss, words = options.epochs[best], float(losses[best]), f"{options.epochs[best]} epochs"
     tuned, weight = _train(model, batch, labels, anchor, options, (epochs,))[-1]
-    size = anchor.shape[1]
-    return Tuned(tuned, LinearHead(weight, np.zeros(len(weight)), np.zeros(size)), words, loss)
+    size = anchor.weight.shape[1]
+    return Tuned(tuned, LinearHead(weight, anchor.bias, np.zeros(size)), words, loss)
 
 
 def _course(
@@ -142,7 +142,7 @@ def _course(
     labels: Integers,
     learn: NDArray[np.bool_],
     held: Tensor,
-    anchor: Floats,
+    anchor: LinearHead,
     options: TuneOptions,
 ) -> list[Floats]:
     """Scores of held-out places after each number of epochs."""
@@ -150,14 +150,16 @@ def _course(
     course = _train(model, batch.select(torch.from_numpy(rows)), labels[rows], anchor, options, options.epochs)
     part = batch.select(held)
     with torch.inference_mode():
-        return [tuned.encode_observations(part).double().cpu().numpy() @ weight.T for tuned, weight in course]
+        return [
+            tuned.encode_observations(part).double().cpu().numpy() @ weight.T + anchor.bias for tuned, weight in course
+        ]
 
 
 def _train(
     model: GeoTreeCLIP,
     batch: ObservationBatch,
     labels: Integers,
-    anchor: Floats,
+    anchor: LinearHead,
     options: TuneOptions,
     stops: tuple[int, ...],
 ) -> list[tuple[GeoTreeCLIP, Floats]]:
@@ -166,15 +168,16 @@ def _train(
     tuned = copy.deepcopy(model).eval()  # dropout is off: a support is too small to spare values
     tuned.requires_grad_(False)
     device = batch.environment.device
-    head = nn.Parameter(torch.from_numpy(anchor).float().to(device))
+    head = nn.Parameter(torch.from_numpy(anchor.weight).float().to(device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         layers = _adapt(tuned.observation_encoder, options)
     weights = [weight for weight in tuned.observation_encoder.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW([*weights, head], lr=options.rate or RATES[options.kind], weight_decay=0.0)
     start = [weight.detach().clone() for weight in weights]
+    offset = torch.from_numpy(anchor.bias).float().to(device)
     target = torch.from_numpy(labels).to(device)
-    share = torch.bincount(target, minlength=len(anchor)).float().reciprocal()
+    share = torch.bincount(target, minlength=len(anchor.bias)).float().reciprocal()
     kept: list[tuple[GeoTreeCLIP, Floats]] = []
     for epoch in range(max(stops) + 1):
         if epoch in stops:
@@ -184,7 +187,7 @@ def _train(
         order = torch.randperm(len(labels), generator=generator)
         for rows in order.split(_BATCH):
             rows = rows.to(device)
-            scores = tuned.encode_observations(batch.select(rows)) @ head.T
+            scores = tuned.encode_observations(batch.select(rows)) @ head.T + offset
             loss = functional.cross_entropy(scores, target[rows], weight=share) / share[target[rows]].sum()
             if options.kind == "full":  # decay towards the pretrained weights, not towards zero
                 drift = sum((weight - old).square().sum() for weight, old in zip(weights, start, strict=True))

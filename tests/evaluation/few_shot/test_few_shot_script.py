@@ -14,6 +14,7 @@ import geotreeclip
 from geotreeclip.data.packed import PackedWriter
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.evaluation.few_shot.adapt import adapt, save_adapted, text_anchor
+from geotreeclip.evaluation.few_shot.heads import balanced_log_loss
 from geotreeclip.evaluation.few_shot.tuning import TuneOptions, tune
 from geotreeclip.evaluation.prediction_files import read_predictions
 from geotreeclip.evaluation.report import read_report
@@ -162,8 +163,10 @@ def test_tuning_learns_leaves_the_model_alone_and_repeats(tiny_model_dir, kind):
     assert changed == [name for name in changed if name.startswith("observation_encoder")]
     assert first.setting == "10 epochs"
     assert changed
-    scores = first.head.logits(first.model.encode_observations(batch).numpy())
-    assert (scores.argmax(axis=1) == labels).mean() > 0.9
+    after = first.head.logits(first.model.encode_observations(batch).numpy())
+    start = anchor.logits(loaded.model.encode_observations(batch).detach().numpy())
+    assert balanced_log_loss(after, labels) < 0.8 * balanced_log_loss(start, labels)
+    assert first.loss < balanced_log_loss(start, labels)  # held out, too
 
 
 def test_no_epoch_at_all_is_the_text_head(tiny_model_dir):
@@ -175,7 +178,16 @@ def test_no_epoch_at_all_is_the_text_head(tiny_model_dir):
     with torch.inference_mode():
         same = tuned.model.encode_observations(batch)
         assert torch.allclose(same, loaded.model.encode_observations(batch), atol=1e-6)
-    assert np.allclose(tuned.head.weight, anchor, atol=1e-6)
+    assert np.allclose(tuned.head.weight, anchor.weight, atol=1e-6)
+
+
+def test_zero_shot_is_that_of_the_classifier_under_a_uniform_prior(tiny_model_dir):
+    loaded = load_model(tiny_model_dir)
+    batch = build_observations(pictures(np.arange(4)))
+    classifier = geotreeclip.load(tiny_model_dir)
+    ours = text_anchor(loaded, loaded.taxonomy).logits(classifier.embed_batch(batch))
+    theirs = classifier.log_probabilities(batch, prior="uniform")
+    assert np.allclose(ours - ours[:, :1], theirs - theirs[:, :1], atol=1e-4)
 
 
 def test_features_do_not_depend_on_batch_mates_and_follow_the_days(tiny_model_dir):

@@ -90,11 +90,12 @@ def test_prototypes_are_cosines():
 
 def test_a_head_held_to_its_text_starts_and_stays_there():
     x = features()
-    anchor = np.random.default_rng(3).normal(size=(3, 6))
+    anchor = LinearHead(np.random.default_rng(3).normal(size=(3, 6)), np.array([1.0, 0.0, -1.0]), np.zeros(6))
     path = list(anchored_path(anchor)(x, LABELS, ALL))
     assert path[0][0] == "text alone"
-    assert np.array_equal(path[0][1].weight, anchor)
-    moved = [float(np.linalg.norm(head.weight - anchor)) for _, head in path[1:]]
+    assert np.array_equal(path[0][1].weight, anchor.weight)
+    assert np.array_equal(path[0][1].bias, anchor.bias)
+    moved = [float(np.linalg.norm(head.weight - anchor.weight)) for _, head in path[1:]]
     assert moved == sorted(moved)  # the weaker the penalty, the farther
     losses = [balanced_log_loss(head.logits(x), LABELS) for _, head in path]
     assert losses == sorted(losses, reverse=True)
@@ -195,7 +196,7 @@ def table(seed=0, size=60):
 def test_nothing_of_the_query_reaches_the_head(method):
     given, label = table()
     support = np.arange(24)
-    anchor = np.random.default_rng(1).normal(size=(3, 8))
+    anchor = LinearHead(np.random.default_rng(1).normal(size=(3, 8)), np.zeros(3), np.zeros(8))
     groups = np.arange(24) // 2
     head = fit_method(method, given, support, label[support], 3, anchor=anchor, groups=groups).head
     query = np.arange(24, 60)
@@ -214,6 +215,20 @@ def test_combined_leaves_out_what_nobody_has_and_what_is_double():
     alike["inputs"] = alike["levels"]
     setting = fit_method("combined", Table(alike), np.arange(60), label, 3).setting
     assert len(setting.split("; ")) == len(MEMBERS) - 1
+
+
+def test_combined_listens_to_the_text_where_it_is_right():
+    given, label = table()
+    rng = np.random.default_rng(2)
+    direction = np.stack([given.values["embedding"][label == k].mean(axis=0) for k in ALL])
+    anchor = LinearHead(20 * direction, np.zeros(3), np.zeros(8))
+    noise = LinearHead(20 * rng.normal(size=(3, 8)), np.zeros(3), np.zeros(8))
+    share = {}
+    for name, told in (("right", anchor), ("wrong", noise)):
+        setting = fit_method("combined", given, np.arange(12), label[:12], 3, anchor=told).setting
+        share[name] = float(setting.split("; ")[-1].split()[0])
+        assert " text (" in setting
+    assert share["right"] > share["wrong"]
 
 
 def test_an_unknown_method_lists_the_known():
