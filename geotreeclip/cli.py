@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "map": ("geotreeclip.commands.map", "classify every pixel of a region: a GeoTIFF with legend and picture"),
     "convert": ("geotreeclip.commands.convert", "turn the published GGT_6M.pth into a model directory"),
     "pack": ("geotreeclip.data.packing", "turn published shards into packed ones"),
-    "demo": ("geotreeclip.demo.command", "make the planted forest, a small world with known truth, or serve a page on it"),
+    "demo": ("geotreeclip.demo.command", "make the planted forest, a world with known truth, or serve a page on it"),
 }
 """Sub-command -> its module, and what it does."""
 
