@@ -124,6 +124,8 @@ class Trainer:
         model = create_model(self.model_config, self.statistics)
         model.observation_encoder.fit(from_packed(self.dataset.read(self._some_rows(_FITTED_SAMPLES))))
         self.fresh = initialise(model, config.init)
+        if config.init:
+            self._say(f"starts from {config.init}; random as ever: {', '.join([*self.fresh, 'text'])}")
         self.labels = TrainingLabels(
             self.dataset.taxonomy, self.counts, model, config.loss, config.batch_size, config.seed
         )
