@@ -262,7 +262,7 @@ def _prepare_output(out: Path, grid: Grid) -> Path:
     needed = 3 * 6 * grid.width * grid.height  # tiles, the plain file and the map, 6 bytes a pixel each
     if free < needed:
         raise DataError(
-            f"--out {out}: needs up to {needed / 1e9:.1f} GB while it is made, and {free / 1e9:.1f} GB are free"
+            f"--out {out}: needs up to {needed / 1e6:,.2f} MB while it is made, and {free / 1e6:,.2f} MB are free"
         )
     return state
 

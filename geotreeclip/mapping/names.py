@@ -6,7 +6,7 @@ import re
 
 from geotreeclip.inputs.bands import UNUSED_BANDS, band_name
 
-__all__ = ["band_in", "month_in"]
+__all__ = ["band_in", "is_unused", "month_in"]
 
 _WORDS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",

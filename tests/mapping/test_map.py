@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from geotreeclip.inputs.common import InputWarning
 from geotreeclip.mapping import job as job_module
 from geotreeclip.mapping.job import MapOptions, MapReport, make_map
 from geotreeclip.mapping.tiles import BLOCK, ENTROPY_SCALE, NODATA, PROBABILITY_SCALE, classify_tile
+from geotreeclip.models.calibration import Calibration, write_calibration
 
 HEIGHT, WIDTH = 37, 45
 QUIET = MapOptions(device="cpu", progress=False, prior="uniform")
@@ -138,6 +141,21 @@ def test_a_pixel_is_what_classify_says_of_its_patch(mapped, values, rasters, tin
     assert entropy * ENTROPY_SCALE == pytest.approx(-(shares * np.log(shares)).sum(), abs=ENTROPY_SCALE)
 
 
+def test_a_calibrated_model_gives_calibrated_maps(stack, values, tiny_model_dir, tmp_path):
+    plain = load(tiny_model_dir, "cpu")
+    calibrated = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, calibrated)
+    write_calibration(calibrated, Calibration(temperature=3.0, model_fingerprint=plain.fingerprint))
+    out = tmp_path / "map.tif"
+    make_map(stack, out, calibrated, replace(QUIET, stride=9))
+    row, column = 13, 22
+    places = patch(values, row, column), None, *place(row, column)
+    shown = read(out)[1, row // 9, column // 9] * PROBABILITY_SCALE
+    soft = load(calibrated, "cpu").classify(*places, scale="dn", prior="uniform")[0].probability
+    assert shown == pytest.approx(soft, abs=PROBABILITY_SCALE)
+    assert abs(shown - plain.classify(*places, scale="dn", prior="uniform")[0].probability) > 0.01
+
+
 def test_two_tilings_agree_bit_for_bit(mapped, stack, rasters, tiny_model_dir, tmp_path):
     other = tmp_path / "other.tif"
     make_map(stack, other, tiny_model_dir, replace(QUIET, rasters=(str(rasters),), tile=BLOCK))
@@ -224,6 +242,12 @@ def test_a_stack_in_degrees_and_one_of_coarse_pixels(values, tiny_model_dir, tmp
     coarse = write_stack(tmp_path / "coarse.tif", some, transform=from_origin(WEST, NORTH, 30, 30))
     with pytest.warns(InputWarning, match="pixels are 30 x 30 m"):
         make_map(coarse, tmp_path / "coarse_map.tif", tiny_model_dir, replace(QUIET, stride=9))
+
+
+def test_a_full_disk_is_told_before_the_work(stack, tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DataError, match=r"needs up to 0\.03 MB while it is made, and 0\.00 MB are free"):
+        make_map(stack, tmp_path / "map.tif", tiny_model_dir, QUIET)
 
 
 def test_nothing_to_map_is_said(stack, tiny_model_dir, tmp_path):
