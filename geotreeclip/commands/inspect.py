@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _SAMPLES = 2000  # of a set whose values are looked at
+_BLIND = 0.1  # share of samples without a pixel that is odd
 _TABLES = (".csv", ".tsv", ".parquet", ".geoparquet")
 
 
@@ -52,11 +53,11 @@ _Found = tuple[list[str], list[str]]
 
 def _kind(path: Path) -> Callable[[Path, argparse.Namespace], _Found]:
     if path.is_dir():
+        if (path / "model" / "config.json").is_file():  # a training run, which has a configuration of its own too
+            return lambda run, args: _model(run / "model", args)
         for name, look in (("manifest.json", _packed), ("config.json", _model), ("imagery.json", _imagery)):
             if (path / name).is_file():
                 return look
-        if (path / "model" / "config.json").is_file():
-            return lambda run, args: _model(run / "model", args)
         raise DataError(
             f"{path}: neither a model (config.json), a packed set (manifest.json) nor imagery (imagery.json)"
         )
@@ -146,8 +147,9 @@ def _packed(path: Path, args: argparse.Namespace) -> _Found:
         )
         problems += [f"band {name} has no value" for name, value in zip(BANDS, medians, strict=True) if np.isnan(value)]
         blind = ~valid.any(axis=(1, 2, 3, 4))
-        if blind.any():
-            problems.append(f"{int(blind.sum()):,} of {len(rows):,} samples have no pixel")
+        lines.append(f"samples without a pixel: {int(blind.sum()):,} of {len(rows):,}")
+        if blind.mean() > _BLIND:
+            problems.append(f"{blind.mean():.0%} of the samples have no pixel")
         if np.nanmax(medians) < 2:
             problems.append("values look like reflectance (0 to 1), not digital numbers")
     low, high = (np.array([getattr(variable, end) for variable in VARIABLES]) for end in ("low", "high"))

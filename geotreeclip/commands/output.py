@@ -248,7 +248,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or value is pd.NA or (isinstance(value, float | np.floating) and not math.isfinite(value)):
         return None
-    if isinstance(value, np.floating):
+    if isinstance(value, float | np.floating):
         return float(f"{value:.6g}")
     return value.item() if isinstance(value, np.generic) else value
 

@@ -217,6 +217,11 @@ def test_inspect_tells_what_is_there(packed, tiny_model_dir, points, capsys, tmp
     out = capsys.readouterr().out
     assert "8 taxa" in out
     assert "PROBLEM: no README.md" in out
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run" / "model").symlink_to(tiny_model_dir)
+    assert main(["inspect", str(tmp_path / "run")]) == 1
+    assert "8 taxa" in capsys.readouterr().out
     assert main(["inspect", str(packed), "--verify"]) == 0
     out = capsys.readouterr().out
     assert "packed set of 5 samples" in out
