@@ -133,6 +133,8 @@ def _text(
 def _combined(
     table: Table, values: Floats, labels: Integers, count: int, folds: Folds | None, anchor: LinearHead | None
 ) -> Fit:
+    if folds is None and anchor is not None:  # one shot: nothing tells which to trust, and the text has seen more
+        return _text(table, values, labels, count, folds, anchor)
     fits, names, seen = [], [], set()
     for name, wanted in MEMBERS.items():
         columns = table.columns(wanted)
