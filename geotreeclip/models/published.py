@@ -126,7 +126,7 @@ class MonthEncoder(nn.Module):
         self.embeddings = _MonthEmbeddings(config.width)
         self.pre_layrnorm = nn.LayerNorm(config.width)  # the spelling of the published state dict
         self.encoder = _Encoder(config, config.depth, int(config.width * config.mlp_ratio))
-        self.post_layernorm = nn.LayerNorm(config.width)
+        self.post_layernorm = nn.LayerNorm(config.width).requires_grad_(False)  # unused, so there is nothing to train
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[M, C, H, W], scaled to -1 to 1, to [M, E]."""

@@ -45,7 +45,7 @@ def parse(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> tup
 def _with_values(argv: Sequence[str]) -> list[str]:
     """Options that are true or false may stand alone: `--stream` is `--stream=true`."""
     switches = {f"--{name}" for name, kind in RunConfig.__dataclass_fields__.items() if kind.type in (bool, "bool")}
-    following = [*argv[1:], "--"]
+    following = [*argv, "--"][1:]
     return [
         f"{word}=true" if word in switches and after.startswith("--") else word
         for word, after in zip(argv, following, strict=True)

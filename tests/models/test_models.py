@@ -98,12 +98,13 @@ def test_values_under_a_false_mask_do_not_matter(model):
 def test_every_parameter_gets_a_gradient_and_is_in_the_optimizer(model):
     places, texts, scale = model(make_batch(missing=0.0), model.tokenize(PROMPTS))
     (scale * places @ texts.t()).logsumexp(1).sum().backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    without = [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
     model.zero_grad(set_to_none=True)
     assert without == []
     optimizer = build_optimizer(model, OptimizerConfig())
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert sorted(held) == sorted(id(p) for p in trained.values())
 
 
 def test_order_of_steps_does_not_matter_but_their_days_do(model):
@@ -119,7 +120,11 @@ def test_order_of_steps_does_not_matter_but_their_days_do(model):
     with torch.no_grad():
         reference = model.encode_observations(batch)
         torch.testing.assert_close(model.encode_observations(moved), reference, atol=1e-5, rtol=0)
-        assert (model.encode_observations(half_a_year) - reference).abs().max() > 1e-4
+        turned = (model.encode_observations(half_a_year) - reference).abs().max()
+    if model.config.architecture == "published":  # the mean of twelve steps: it knows no dates
+        assert turned == 0
+    else:
+        assert turned > 1e-4
 
 
 def test_a_place_without_imagery_can_be_encoded(model):
