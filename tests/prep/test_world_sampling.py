@@ -26,7 +26,7 @@ from geotreeclip.schema import BANDS, MISSING_DN
 from geotreeclip.training.seasonal.sampling import read_weights
 from geotreeclip.training.seasonal.seasons import SampleSeasons
 
-LAND = Path("/work/shared/data/worldclim_2.1_10m/wc2.1_10m_bio_1.tif")
+LAND = Path(__file__).parents[3] / "shared/data/worldclim_2.1_10m/wc2.1_10m_bio_1.tif"
 BOX = ["9.032", "50.137", "9.075", "50.158"]
 
 
