@@ -29,8 +29,9 @@ def find_model(model: str | Path | None = None) -> Path:
     """The directory of a model, or the file of the published one.
 
     Args:
-        model: Path of a model directory; path of the published checkpoint (GGT_6M.pth); "hf-hub:owner/name", with
-            "@revision" to pin one; "demo"; or None for `$GEOTREECLIP_MODEL`, else the default model.
+        model: Path of a model directory or of a training run, whose model it is then; path of the published
+            checkpoint (GGT_6M.pth); "hf-hub:owner/name", with "@revision" to pin one; "demo"; or None for
+            `$GEOTREECLIP_MODEL`, else the default model.
 
     Returns:
         An existing directory, or an existing file that ends as checkpoints do.
@@ -64,6 +65,8 @@ def _find(model: str, prefix: str) -> Path:
     if model.startswith(HUB_PREFIX):
         return _fetch(model.removeprefix(HUB_PREFIX), prefix)
     path = Path(model).expanduser()
+    if (path / "model" / "config.json").is_file():  # a training run
+        return path / "model"
     if path.is_dir():
         return path
     if path.is_file() and path.suffix.lower() in CHECKPOINT_SUFFIXES:

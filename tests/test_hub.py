@@ -12,6 +12,7 @@ import geotreeclip
 from geotreeclip import hub
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.inference import Classifier
+from geotreeclip.model_sources import find_model
 
 
 @pytest.fixture
@@ -32,6 +33,12 @@ def test_a_saved_model_answers_alike(model, tmp_path):
     with pytest.raises(InputError, match="exists already"):
         model.save_pretrained(saved)
     assert sorted(path.name for path in saved.parent.iterdir()) == ["copy"]
+
+
+def test_a_training_run_stands_for_its_model(tiny_model_dir, tmp_path):
+    shutil.copytree(tiny_model_dir, tmp_path / "run" / "model")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert find_model(tmp_path / "run") == tmp_path / "run" / "model"
 
 
 def test_other_weights_are_refused(model, tmp_path):
