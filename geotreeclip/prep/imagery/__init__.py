@@ -5,8 +5,8 @@
     signing     links that need a token                 reading     windows of rasters
     masking     scene classification to masks           composite   monthly medians
     sampling    a year of composites from scenes        earthengine the same from Earth Engine
-    planning    points to parts                         job, report the whole, and what became of it
-    store       reading the result: ImageryStore
+    sources     what a catalog is, and its sampler      planning    points to parts
+    job, report the whole, and what became of it        store       reading the result: ImageryStore
 
 Read the result with :class:`geotreeclip.prep.imagery.store.ImageryStore`, also imported from here.
 """

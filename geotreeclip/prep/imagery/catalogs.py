@@ -315,7 +315,7 @@ def ask_api(
 
 
 def usable(
-    found: Findings, bands: Sequence[str], *, allow_missing: bool, max_cloud: float, whole_catalog: bool
+    found: Findings, bands: Sequence[str], *, allow_missing: bool, max_cloud: float, catalog: str = ""
 ) -> tuple[list[Scene], dict[str, int]]:
     """Scenes that are read: with all bands, of the newest baseline, not too cloudy; and the others, counted by reason.
 
@@ -324,16 +324,17 @@ def usable(
         bands: Bands that are wanted.
         allow_missing: Whether a scene may lack some.
         max_cloud: Greatest cloud cover, percent.
-        whole_catalog: Whether these are all scenes, so that a band that none has is an error of the user.
+        catalog: Name of the catalog, if these are all its scenes: then it is an error if none is left.
 
     Raises:
         ConfigError: No scene of the catalog has all the bands that are wanted.
+        DataError: The catalog holds no scene that can be read.
     """
     left: dict[str, int] = {reason: len(names) for reason, names in found.refused.items()}
     scenes = found.scenes
     if not allow_missing and scenes:
         whole = [scene for scene in scenes if set(bands) <= set(scene.assets)]
-        if not whole and whole_catalog:
+        if not whole and catalog:
             has = {band for scene in scenes for band in scene.assets} - {CLASSES}
             lacking = [band for band in bands if band not in has] or list(bands)
             raise ConfigError(
@@ -349,6 +350,9 @@ def usable(
     clear = [scene for scene in newest if not scene.cloud > max_cloud]
     if len(clear) < len(newest):
         left[f"cloudier than {max_cloud:g} %"] = len(newest) - len(clear)
+    if catalog and not clear:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left.items()) or "it has no items"
+        raise DataError(f"{catalog}: no scene that can be read among {found.items} items: {reasons}")
     return clear, left
 
 

@@ -22,7 +22,7 @@ from geotreeclip.prep.imagery.offsets import OffsetRules
 from geotreeclip.prep.imagery.problems import SceneLost
 from geotreeclip.prep.imagery.sampling import StacSampler
 from geotreeclip.prep.imagery.scenes import Scene
-from geotreeclip.prep.imagery.signing import signer
+from geotreeclip.prep.imagery.signing import signer, signer_of
 from geotreeclip.schema import BANDS
 
 __all__ = ["Catalog", "fetch", "open_catalog", "open_items"]
@@ -55,8 +55,7 @@ def open_catalog(location: str) -> Catalog:
         DataError: It cannot be read, or holds no scene that can be.
     """
     rules = OffsetRules.parse("auto", ())
-    host = catalogs.host_of(location)
-    sign = "planetary-computer" if host.endswith("planetarycomputer.microsoft.com") else "none"
+    sign = signer_of(catalogs.host_of(location))
     try:
         landing = catalogs.read_json(catalogs.absolute(location))
     except SceneLost as reason:
@@ -65,7 +64,7 @@ def open_catalog(location: str) -> Catalog:
 
         def ask(longitude: NDArray[Any], latitude: NDArray[Any], year: int) -> list[Scene]:
             found = catalogs.ask_api(location, _COLLECTION, rules, BANDS, longitude, latitude, year)
-            return catalogs.usable(found, BANDS, allow_missing=True, max_cloud=100, whole_catalog=False)[0]
+            return catalogs.usable(found, BANDS, allow_missing=True, max_cloud=100)[0]
 
         return Catalog(location, ask, sign)
     return _indexed(location, catalogs.walk(location, rules, BANDS), sign)
@@ -84,10 +83,7 @@ def open_items(items: Iterable[Mapping[str, Any]]) -> Catalog:
 
 
 def _indexed(name: str, found: catalogs.Findings, sign: str) -> Catalog:
-    scenes, left = catalogs.usable(found, BANDS, allow_missing=True, max_cloud=100, whole_catalog=True)
-    if not scenes:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in left.items()) or "it has no items"
-        raise DataError(f"{name}: no scene that can be read among {found.items} items: {reasons}")
+    scenes, _ = catalogs.usable(found, BANDS, allow_missing=True, max_cloud=100, catalog=name)
     index = catalogs.SceneIndex.of(scenes)
     return Catalog(name, index.search, sign, tuple(sorted({scene.year for scene in scenes})))
 

@@ -16,113 +16,37 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.prep.imagery import catalogs
 from geotreeclip.prep.imagery.composite import Composites
 from geotreeclip.prep.imagery.grid import Points, locate
-from geotreeclip.prep.imagery.offsets import Audit, OffsetRules
+from geotreeclip.prep.imagery.offsets import Audit
 from geotreeclip.prep.imagery.planning import POINTS, plan_points, points_of
-from geotreeclip.prep.imagery.problems import SceneLost
 from geotreeclip.prep.imagery.report import finish
-from geotreeclip.prep.imagery.sampling import StacSampler
-from geotreeclip.prep.imagery.scenes import Scene
-from geotreeclip.prep.imagery.signing import signer
+from geotreeclip.prep.imagery.sources import ImageryOptions, Sampler, Source, open_source
 from geotreeclip.prep.partitions import Partition, run_partitions
-from geotreeclip.schema import BANDS, MISSING_DN
+from geotreeclip.schema import MISSING_DN
 
 if TYPE_CHECKING:
     from geotreeclip.prep.imagery.report import ImageryReport
 
-__all__ = ["EARTH_ENGINE", "FIRST_YEAR", "ImageryOptions", "Sampler", "sample_imagery", "sample_years"]
-
-EARTH_ENGINE = "earthengine"
-"""The catalog that is no STAC catalog."""
-
-FIRST_YEAR = 2015
-"""Sentinel-2 was launched on 23 June of it."""
-
-_LAST_YEAR = 2100
-
-
-class Sampler(Protocol):
-    """A source of composites."""
-
-    def composites(self, points: Points, year: int) -> Composites:
-        """A year of some points of one zone."""
-
-    def audit(self) -> Audit:
-        """Dark pixels of all that was read; raises where they contradict the offsets."""
-
-    def scene_table(self) -> list[dict[str, Any]]:
-        """What each scene gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageryOptions:
-    """What the result depends on.
-
-    Attributes:
-        catalog: Path or URL of a static STAC catalog or a STAC API, or `earthengine`.
-        collection: Collection of the API; for a static catalog all, where empty.
-        provider: Where offsets come from, see :data:`geotreeclip.prep.imagery.offsets.PROVIDERS`.
-        offsets: Offsets given by hand, `NUMBER` or `SCENE=NUMBER`.
-        sign: Name of a signer, `module:function`, or `auto`.
-        bands: Bands that are read, the others stay missing.
-        allow_missing_bands: Whether scenes that lack some are used.
-        max_cloud: Scenes cloudier than this, in percent, are left out.
-        year: `own` (the year of the observation), `nearest` (to it with a clear look), or a number.
-        reach: Years that `nearest` goes in either direction.
-        audit: Whether dark pixels that contradict the offset stop the work.
-        precision: Strata of coordinate precision that are taken, where the table has a column `precision`.
-    """
-
-    catalog: str
-    collection: str = ""
-    provider: str = "auto"
-    offsets: tuple[str, ...] = ()
-    sign: str = "auto"
-    bands: tuple[str, ...] = BANDS
-    allow_missing_bands: bool = False
-    max_cloud: float = 100.0
-    year: str = "own"
-    reach: int = 5
-    audit: bool = True
-    precision: tuple[str, ...] = ("imagery", "unknown")
-
-    def checked(self) -> ImageryOptions:
-        """The options, with bands in schema order.
-
-        Raises:
-            ConfigError: One cannot be.
-        """
-        unknown = [band for band in self.bands if band not in BANDS]
-        if unknown or not self.bands:
-            raise ConfigError(f"--bands {' '.join(self.bands)}: known are {' '.join(BANDS)}")
-        if self.year not in ("own", "nearest") and not (self.year.isdigit() and int(self.year) >= FIRST_YEAR):
-            raise ConfigError(f"--year {self.year!r}: give own, nearest, or a year from {FIRST_YEAR} on")
-        if self.reach < 0 or not 0 <= self.max_cloud <= 100:
-            raise ConfigError(f"--reach {self.reach}, --max-cloud {self.max_cloud}: at least 0; 0 to 100 percent")
-        OffsetRules.parse(self.provider, self.offsets)
-        return replace(self, bands=tuple(band for band in BANDS if band in self.bands))
+__all__ = ["ImageryOptions", "sample_imagery", "sample_years"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A part: rows of the points, and how to sample them. `source` is `index`, `api` or `earthengine`."""
+    """A part: rows of the points, and how to sample them."""
 
     points: str
     start: int
     rows: int
-    source: str
-    index: tuple[str, str]
-    span: tuple[int, int]
+    source: Source
     options: ImageryOptions
 
 
@@ -165,10 +89,9 @@ def sample_imagery(
         raise DataError(f"{out}: cannot be written: {error.strerror}") from error
     need_year = not options.year.isdigit()
     plan = plan_points(occurrences, out, points_per_part, need_year=need_year, precision=options.precision)
-    source, index, span, catalog, options = _prepare(out, options)
+    source, catalog, options = open_source(out, options)
     tasks = [
-        Partition(part.key, _Task(str(out / POINTS), part.start, part.rows, source, index, span, options))
-        for part in plan.parts
+        Partition(part.key, _Task(str(out / POINTS), part.start, part.rows, source, options)) for part in plan.parts
     ]
     print(
         f"{plan.points:,} points in {len(plan.parts)} parts to {out}, year: {options.year}, bands: "
@@ -176,7 +99,7 @@ def sample_imagery(
     )
     run = run_partitions(
         tasks, work, out,
-        plan={"options": asdict(options), "points": plan.digest, "index": catalog["digest"], "source": source},
+        plan={"options": asdict(options), "points": plan.digest, "index": catalog["digest"], "source": source.kind},
         workers=workers, scheduler=scheduler, retries=retries, label="imagery", progress=progress,
     )  # fmt: skip
     run.raise_if_empty()
@@ -194,8 +117,8 @@ def work(task: _Task, folder: Path) -> dict[str, Any]:
     points = locate(table["longitude"].to_numpy(), table["latitude"].to_numpy(), epsg)
     own = table["year"].to_numpy().astype(np.int64)
     left: dict[str, int] = {}
-    sampler = _sampler(task, left)
-    composites, used = sample_years(sampler, points, own, task.options.year, task.options.reach, task.span)
+    sampler = task.source.sampler(task.options, left)
+    composites, used = sample_years(sampler, points, own, task.options.year, task.options.reach, task.source.span)
     audit = sampler.audit() if task.options.audit else Audit()
     audit.check(scenes_alone=False)
     np.save(folder / "images.npy", composites.images, allow_pickle=False)
@@ -265,94 +188,6 @@ def sample_years(
                 result.put(rows, found)
                 used[rows[found.found()]] = year
     return result, used
-
-
-def _prepare(
-    out: Path, options: ImageryOptions
-) -> tuple[str, tuple[str, str], tuple[int, int], dict[str, Any], ImageryOptions]:
-    """Find out what the catalog is, and index it where it is static."""
-    span = (FIRST_YEAR, _LAST_YEAR)
-    if options.catalog == EARTH_ENGINE:
-        return EARTH_ENGINE, ("", ""), span, {"text": "source: Earth Engine", "digest": "", "left": {}}, options
-    rules = OffsetRules.parse(options.provider, options.offsets)
-    host = catalogs.host_of(options.catalog)
-    if options.sign == "auto":
-        known = "planetary-computer" if host.endswith("planetarycomputer.microsoft.com") else "none"
-        options = replace(options, sign=known)
-    signer(options.sign)  # fails now rather than in every part
-    kept = out / "scenes.jsonl"
-    try:
-        landing = catalogs.read_json(catalogs.absolute(options.catalog))
-    except SceneLost as reason:
-        raise DataError(f"{reason}; --catalog is to be a STAC catalog or API") from None
-    if catalogs.is_api(landing):
-        options = replace(options, collection=options.collection or "sentinel-2-l2a")
-        text = f"source: STAC API {options.catalog}, collection {options.collection}"
-        return "api", ("", ""), span, {"text": text, "digest": "", "left": {}}, options
-    found = catalogs.walk(options.catalog, rules, options.bands, options.collection)
-    scenes, left = catalogs.usable(
-        found, options.bands,
-        allow_missing=options.allow_missing_bands, max_cloud=options.max_cloud, whole_catalog=True,
-    )  # fmt: skip
-    if not scenes:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in left.items()) or "it has no items"
-        raise DataError(f"{options.catalog}: no scene that can be read among {found.items} items: {reasons}")
-    digest = catalogs.write_index(kept, scenes)
-    years = [scene.year for scene in scenes]
-    return (
-        "index",
-        (str(kept), digest),
-        (min(years), max(years)),
-        _catalog(options, found, scenes, left, digest),
-        options,
-    )
-
-
-def _catalog(
-    options: ImageryOptions, found: catalogs.Findings, scenes: list[Scene], left: dict[str, int], digest: str
-) -> dict[str, Any]:
-    tiles = {scene.tile for scene in scenes}
-    days = sorted(scene.time[:10] for scene in scenes)
-    lines = [
-        f"source: static catalog {options.catalog}: {len(scenes)} scenes of {len(tiles)} tiles, {days[0]} to {days[-1]}"
-    ]
-    if found.dead:
-        lines.append(f"warning: {len(found.dead)} links lead nowhere and are skipped, first {found.dead[0]}")
-    lines += [f"left out: {count} {reason}" for reason, count in left.items()]
-    lacking = sorted({band for scene in scenes for band in options.bands if band not in scene.assets}, key=BANDS.index)
-    absent = [band for band in BANDS if band not in options.bands]
-    if absent or lacking:
-        lines.append(
-            "warning: "
-            + "; ".join(
-                [f"{' '.join(absent)} are not asked for and stay missing"] * bool(absent)
-                + [f"{' '.join(lacking)} are missing in some scenes or all"] * bool(lacking)
-            )
-        )
-    return {"text": "\n".join(lines), "digest": digest, "left": left, "dead": found.dead, "scenes": len(scenes)}
-
-
-def _sampler(task: _Task, left: dict[str, int]) -> Sampler:
-    options = task.options
-    if task.source == EARTH_ENGINE:
-        from geotreeclip.prep.imagery.earthengine import EarthEngineSampler
-
-        return EarthEngineSampler.connected(options.bands, options.max_cloud)
-    if task.source == "index":
-        return StacSampler(catalogs.load_index(*task.index).search, signer(options.sign), options.bands)
-    rules = OffsetRules.parse(options.provider, options.offsets)
-
-    def ask(longitude: NDArray[Any], latitude: NDArray[Any], year: int) -> list[Scene]:
-        found = catalogs.ask_api(options.catalog, options.collection, rules, options.bands, longitude, latitude, year)
-        scenes, out = catalogs.usable(
-            found, options.bands,
-            allow_missing=options.allow_missing_bands, max_cloud=options.max_cloud, whole_catalog=False,
-        )  # fmt: skip
-        for reason, count in out.items():
-            left[reason] = left.get(reason, 0) + count
-        return scenes
-
-    return StacSampler(ask, signer(options.sign), options.bands)
 
 
 def _counts(values: NDArray[Any]) -> dict[str, int]:

@@ -10,6 +10,7 @@ N points of one UTM zone, R tiles (scenes) of one acquisition.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -107,7 +108,7 @@ def merge_tiles(views: Sequence[TileView]) -> list[NDArray[np.bool_]]:
     return taken
 
 
-class SceneSampler:
+class SceneSampler(ABC):
     """What all sources share: tiles to looks, looks to months, and the account of every scene.
 
     A source says how the scene classification and the bands of a scene are had.
@@ -122,20 +123,20 @@ class SceneSampler:
         self.uses: dict[str, SceneUse] = {}
         self._tallies: dict[str, tuple[Scene, Tally]] = {}
 
+    @abstractmethod
     def _classes_of(self, scene: Scene, points: Points) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Classes of the pixels of patch and margin, and which the scene holds, [N, K, K] each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _bands_of(self, scene: Scene, points: Points) -> NDArray[np.float32]:
         """Digital numbers of the bands, 0 for no data, [N, C, 5, 5]."""
-        raise NotImplementedError
 
     def _months(self, scenes: Sequence[Scene], points: Points) -> Composites:
         """Composites of scenes of one year, the newest baselines of their acquisitions."""
         result = Composites.empty(len(points))
         for month, group in groupby(sorted(scenes, key=_order), key=lambda scene: scene.month):
             takes = [list(tiles) for _, tiles in groupby(group, key=lambda scene: scene.datatake)]
-            result.add_month(month, self._looks(takes, points))
+            result.add_month(month, self.looks(takes, points))
         return result
 
     def audit(self) -> Audit:
@@ -154,7 +155,13 @@ class SceneSampler:
         """What each scene gave, by id."""
         return [asdict(self.uses[name]) for name in sorted(self.uses)]
 
-    def _looks(self, takes: Sequence[list[Scene]], points: Points) -> Iterator[Look]:
+    def looks(self, takes: Sequence[list[Scene]], points: Points) -> Iterator[Look]:
+        """What each acquisition shows of the points.
+
+        Args:
+            takes: The tiles of each acquisition, newest baselines only.
+            points: Points of one zone.
+        """
         for tiles in takes:
             # Tiles of the zone of the points need no resampling: they come first.
             ordered = sorted(
@@ -238,7 +245,7 @@ class StacSampler(SceneSampler):
         bands: Sequence[str] = BANDS,
     ) -> None:
         super().__init__(bands)
-        self._find, self._sign = find, sign
+        self.find, self._sign = find, sign
 
     def composites(self, points: Points, year: int) -> Composites:
         """The twelve months of a year.
@@ -246,7 +253,7 @@ class StacSampler(SceneSampler):
         Raises:
             Unreachable: A server does not answer; nothing is given rather than months without its scenes.
         """
-        scenes = self._find(points.longitude, points.latitude, year)
+        scenes = self.find(points.longitude, points.latitude, year)
         with gdal_environment():
             return self._months(scenes, points)
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from geotreeclip.errors import ConfigError
 from geotreeclip.prep.imagery.problems import Unreachable
 
-__all__ = ["SIGNERS", "PlanetaryComputer", "Signer", "signer"]
+__all__ = ["SIGNERS", "PlanetaryComputer", "Signer", "signer", "signer_of"]
 
 Signer = Callable[[str], str]
 
@@ -73,6 +73,11 @@ class PlanetaryComputer:
 
 SIGNERS: dict[str, Callable[[], Signer]] = {"none": lambda: plain, "planetary-computer": PlanetaryComputer}
 """By name."""
+
+
+def signer_of(host: str) -> str:
+    """Name of the signer that links of a server need."""
+    return "planetary-computer" if host.endswith("planetarycomputer.microsoft.com") else "none"
 
 
 def signer(name: str) -> Signer:

@@ -12,7 +12,7 @@ import numpy as np
 
 from geotreeclip.errors import ConfigError
 from geotreeclip.prep.imagery.grid import utm_epsg
-from geotreeclip.prep.imagery.job import EARTH_ENGINE, ImageryOptions, _prepare
+from geotreeclip.prep.imagery.sources import EARTH_ENGINE, ImageryOptions, open_source
 from geotreeclip.prep.partitions import Partition, add_run_arguments, run_partitions
 from geotreeclip.prep.phenology import Cycles, DateRule
 from geotreeclip.prep.world_sampling.grid import Locations, land_grid
@@ -125,15 +125,15 @@ def _from_catalog(
     state = args.out / "state"
     state.mkdir(parents=True, exist_ok=True)
     options = ImageryOptions(args.catalog, args.collection, audit=not args.no_audit).checked()
-    source, index, span, catalog, options = _prepare(state, options)
-    years = max(first, span[0]), min(last, span[1])
+    source, catalog, options = open_source(state, options)
+    years = max(first, source.span[0]), min(last, source.span[1])
     print(f"{catalog['text']}\nyears {years[0]} to {years[1]}, scenes below {args.max_cloud:g} % cloud")
     epsg = utm_epsg(places.longitude, places.latitude)
     tasks = []
     for rows in parts:
         payload = WorldTask(
             tuple(places.longitude[rows].tolist()), tuple(places.latitude[rows].tolist()),
-            tuple(map(tuple, cycles.dates[rows].tolist())), int(epsg[rows[0]]), source, index, years, rule, options,
+            tuple(map(tuple, cycles.dates[rows].tolist())), int(epsg[rows[0]]), source, years, rule, options,
         )  # fmt: skip
         tasks.append(Partition(f"{payload.epsg}-{places.sample_id[rows[0]]}", payload))
     digest = hashlib.sha256(places.longitude.tobytes() + places.latitude.tobytes() + cycles.dates.tobytes())

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from geotreeclip.prep.imagery.catalogs import covers
 from geotreeclip.prep.imagery.grid import Points, locate
-from geotreeclip.prep.imagery.job import ImageryOptions, _sampler, _Task
 from geotreeclip.prep.imagery.reading import gdal_environment
 from geotreeclip.prep.imagery.sampling import StacSampler
 from geotreeclip.prep.imagery.scenes import Scene
+from geotreeclip.prep.imagery.sources import ImageryOptions, Source
 from geotreeclip.prep.phenology import SEASONS, Cycles, DateRule, day_of_year, pick_dates, season_middles
 from geotreeclip.schema import BANDS, MISSING_DN, PATCH
 
@@ -38,8 +38,7 @@ class WorldTask:
     latitude: tuple[float, ...]
     dates: tuple[tuple[float, ...], ...]
     epsg: int
-    source: str
-    index: tuple[str, str]
+    source: Source
     years: tuple[int, int]
     rule: DateRule
     options: ImageryOptions
@@ -92,9 +91,7 @@ def work(task: WorldTask, folder: Path) -> dict[str, Any]:
     cycles = Cycles.empty(len(points))
     cycles.dates[:] = np.array(task.dates)
     left: dict[str, int] = {}
-    sampler = _sampler(_Task("", 0, 0, task.source, task.index, task.years, task.options), left)
-    if not isinstance(sampler, StacSampler):
-        raise TypeError("scenes are picked from STAC catalogs alone")
+    sampler = task.source.stac_sampler(task.options, left)
     picked = pick_and_read(sampler, points, cycles, task.years, task.rule)
     if task.options.audit:
         sampler.audit().check(scenes_alone=False)
@@ -119,7 +116,7 @@ def pick_and_read(
     """
     scenes: list[Scene] = []
     for year in range(years[0], years[1] + 1):
-        scenes += sampler._find(points.longitude, points.latitude, year)
+        scenes += sampler.find(points.longitude, points.latitude, year)
     day = day_of_year(np.array([scene.time[:10] for scene in scenes], dtype="datetime64[D]"))
     year_of = np.array([scene.year for scene in scenes], dtype=np.int64)
     # Cloud cover by location: a scene that turned out cloudy there counts as such there alone.
@@ -155,7 +152,7 @@ def _read(
     stated = cloud.copy()
     rows, seasons = (np.array(part, dtype=np.int64) for part in zip(*places, strict=True))
     cloud[rows] = 100.0
-    for look in sampler._looks([[scene]], points.take(rows)):
+    for look in sampler.looks([[scene]], points.take(rows)):
         clear = look.clear.mean(axis=(1, 2)) >= _CLEAR
         at, season = rows[look.rows[clear]], seasons[look.rows[clear]]
         values = look.values[clear]
