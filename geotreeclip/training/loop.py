@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections import deque
@@ -47,6 +46,7 @@ from geotreeclip.training.labels import TrainingLabels
 from geotreeclip.training.objective import Objective
 from geotreeclip.training.open_data import make_loader, open_data
 from geotreeclip.training.optimizer import WeightAverage, build_optimizer, learning_rate
+from geotreeclip.training.processes import start_accelerator
 from geotreeclip.training.resume import load_run_state, run_state
 from geotreeclip.training.samples import choose_samples
 from geotreeclip.training.speed import speed_of
@@ -95,10 +95,6 @@ class Trainer:
         self.out = Path(config.out)
         self.started = time.monotonic()
         self.accelerator = _accelerator(config)
-        if self.device.type == "cpu":
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            torch.set_num_threads(config.threads or max(1, cores // self.accelerator.num_processes))
-            torch.set_flush_denormal(True)  # vanishing moments of AdamW would be computed in slow motion
         self.quiet = quiet or not self.accelerator.is_main_process
         self.dataset = open_data(config, self._say)
         self.samples = choose_samples(self.dataset, config)
@@ -380,21 +376,9 @@ class Trainer:
 
 
 def _accelerator(config: RunConfig) -> Accelerator:
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    trackers = list(config.trackers)
-    if "tensorboard" in trackers:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
-            trackers.remove("tensorboard")
-            print("tensorboard is not installed: no log (pip install 'geotreeclip[train]')", flush=True)
     # Buffers are constants here: sending them at every pass would be for nothing.
     wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    accelerator = Accelerator(
-        mixed_precision=precision, log_with=trackers or None, project_dir=config.out, kwargs_handlers=[wrapper]
-    )
+    accelerator = start_accelerator(config, [wrapper])
     kind = accelerator.distributed_type
     if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise ConfigError(

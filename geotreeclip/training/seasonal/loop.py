@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
@@ -32,6 +30,7 @@ from geotreeclip.training.checkpoint import newest_checkpoint, read_checkpoint, 
 from geotreeclip.training.config import ModelChoice, RunConfig, resolve_model
 from geotreeclip.training.interrupt import Interrupt
 from geotreeclip.training.optimizer import build_optimizer, learning_rate
+from geotreeclip.training.processes import start_accelerator
 from geotreeclip.training.samples import choose_samples
 from geotreeclip.training.seasonal.config import SeasonalConfig
 from geotreeclip.training.seasonal.contrasts import Contrasts, Drawn
@@ -85,11 +84,7 @@ class SeasonalTrainer:
         self.config, self.out = config, Path(config.out)
         self.objective = OBJECTIVES[config.objective]
         self.started = time.monotonic()
-        self.accelerator = _accelerator(config)
-        if self.device.type == "cpu":
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            torch.set_num_threads(config.threads or max(1, cores // self.accelerator.num_processes))
-            torch.set_flush_denormal(True)
+        self.accelerator = start_accelerator(config)
         self.quiet = quiet or not self.accelerator.is_main_process
         self.dataset = PackedDataset(config.data)
         self.seasons = SampleSeasons.of(self.dataset, config.phenology)
@@ -413,17 +408,3 @@ class SeasonalTrainer:
     def _say(self, text: str) -> None:
         if not self.quiet:
             print(text, flush=True)
-
-
-def _accelerator(config: SeasonalConfig) -> Accelerator:
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    trackers = list(config.trackers)
-    if "tensorboard" in trackers:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
-            trackers.remove("tensorboard")
-            print("tensorboard is not installed: no log (pip install 'geotreeclip[train]')", flush=True)
-    return Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=config.out)
