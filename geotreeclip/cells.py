@@ -9,11 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CELL_DEGREES", "EARTH_KM", "cell_centres", "cells_of", "unit_vectors"]
+__all__ = ["CELL_DEGREES", "cell_centres", "cells_of"]
 
 CELL_DEGREES = 0.9
-EARTH_KM = 6371.0
-"""Mean radius of the Earth (IUGG 1980, rounded)."""
 
 _BANDS = round(180 / CELL_DEGREES)
 _MIDDLE = -90 + CELL_DEGREES * (np.arange(_BANDS) + 0.5)
@@ -42,9 +40,3 @@ def cell_centres(cells: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDA
     band = np.searchsorted(_FIRST, number, side="right") - 1
     longitude = -180 + 360 * (number - _FIRST[band] + 0.5) / _COLUMNS[band]
     return longitude, np.asarray(_MIDDLE[band], np.float64)
-
-
-def unit_vectors(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Places as points of the unit sphere, float64 [N, 3]."""
-    east, north = np.radians(np.asarray(longitude, np.float64)), np.radians(np.asarray(latitude, np.float64))
-    return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=-1)

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geotreeclip.applicability import Applicability, read_applicability, write_applicability
-from geotreeclip.cells import EARTH_KM, cell_centres, cells_of, unit_vectors
+from geotreeclip.cells import cell_centres, cells_of
 from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.schema import GROUPS, RANKS, VARIABLE_NAMES
+from geotreeclip.sphere import EARTH_RADIUS_KM, unit_vectors
 from geotreeclip.taxonomy import Taxon, Taxonomy, taxa_of_frame
 
 if TYPE_CHECKING:
@@ -312,5 +313,5 @@ def _distance(label: _Label, own: npt.NDArray[np.int32], points: npt.NDArray[np.
     step = max(1, _PAIRS // len(label.points))
     for start in range(0, len(points), step):
         nearest[start : start + step] = (points[start : start + step] @ label.points.T).max(axis=1)
-    kilometres = EARTH_KM * np.arccos(np.clip(nearest, -1, 1))
+    kilometres = EARTH_RADIUS_KM * np.arccos(np.clip(nearest, -1, 1))
     return np.where(np.isin(own, label.cells), 0, kilometres).astype(np.float32)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from geotreeclip.applicability import Applicability, read_applicability
-from geotreeclip.cells import EARTH_KM, cell_centres, cells_of, unit_vectors
+from geotreeclip.cells import cell_centres, cells_of
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.ranges import CLIMATE, FILE, NEAR_KM, _balanced, read_ranges, training_ranges
 from geotreeclip.schema import VARIABLES
+from geotreeclip.sphere import EARTH_RADIUS_KM, unit_vectors
 from geotreeclip.taxonomy import Taxon, Taxonomy
 
 TAXA = Taxonomy(
@@ -49,7 +50,7 @@ def test_cells_are_about_100_km_each_way_and_hold_their_centres():
     longitude, latitude = rng.uniform(-180, 180, z.size), np.degrees(np.arcsin(z))
     cells = cells_of(longitude, latitude)
     middle = unit_vectors(*cell_centres(cells))
-    apart = EARTH_KM * np.arccos(np.clip((middle * unit_vectors(longitude, latitude)).sum(axis=1), -1, 1))
+    apart = EARTH_RADIUS_KM * np.arccos(np.clip((middle * unit_vectors(longitude, latitude)).sum(axis=1), -1, 1))
     assert apart.max() < 100
     assert np.mean(apart) > 30
     counts = np.bincount(cells)

@@ -3,7 +3,7 @@
 Nearby trees share climate, species and often the very same place, so a random split rewards a model for remembering
 places. Here the Earth is cut into blocks of nearly equal area, whole blocks go to folds, and training samples closer
 than a buffer to any test sample are put aside. Longitudes and latitudes are WGS 84 degrees everywhere; distances are
-great-circle kilometres on a sphere of :data:`EARTH_RADIUS_KM`.
+great-circle kilometres on a sphere of :data:`geotreeclip.sphere.EARTH_RADIUS_KM`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.sphere import EARTH_RADIUS_KM, chord_to_km, search_tree, unit_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
-
-EARTH_RADIUS_KM = 6371.0088
-"""Mean radius of the Earth (IUGG), kilometres."""
 
 PLACE_DECIMALS = 5
 """Coordinates that agree to this many decimals of a degree (about a metre) are one place."""
@@ -51,17 +49,6 @@ def check_coordinates(longitude: ArrayLike, latitude: ArrayLike) -> tuple[NDArra
     return (lon + 180.0) % 360.0 - 180.0, lat
 
 
-def unit_vectors(longitude: ArrayLike, latitude: ArrayLike) -> NDArray[np.float64]:
-    """Points on the unit sphere, [N, 3]. Chords between them grow with great-circle distance, poles included."""
-    lon, lat = np.radians(np.asarray(longitude, float)), np.radians(np.asarray(latitude, float))
-    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-
-
-def chord_to_km(chord: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Great-circle kilometres of straight-line distances between unit vectors."""
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord / 2, 0.0, 1.0))
-
-
 def nearest_km(
     longitude: ArrayLike, latitude: ArrayLike, to_longitude: ArrayLike, to_latitude: ArrayLike
 ) -> NDArray[np.float64]:
@@ -76,7 +63,7 @@ def nearest(
     points, others = unit_vectors(longitude, latitude), unit_vectors(to_longitude, to_latitude)
     if len(others) == 0:
         return np.full(len(points), np.inf), np.full(len(points), -1)
-    chord, row = _tree(others).query(points, k=1)
+    chord, row = search_tree(others).query(points, k=1)
     return chord_to_km(chord), np.asarray(row, dtype=np.int64)
 
 
@@ -335,12 +322,3 @@ def _within(
     result = np.zeros(len(lon), dtype=bool)
     result[candidates] = nearest_km(lon[candidates], lat[candidates], lon[around], lat[around]) <= km
     return result
-
-
-def _tree(points: NDArray[np.float64]) -> Any:
-    """Search tree over unit vectors. Chord order equals great-circle order, so it is safe at poles and dateline."""
-    try:
-        from scipy.spatial import cKDTree
-    except ImportError as error:
-        raise ConfigError("distances need scipy: pip install 'geotreeclip[eval]'") from error
-    return cKDTree(points)

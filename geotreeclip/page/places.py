@@ -22,6 +22,7 @@ from geotreeclip.prep.phenology.cycles import DATES, Reason
 from geotreeclip.prep.phenology.fit import MOST_STEPS, fill_winter, fit_cycle
 from geotreeclip.prep.phenology.index import MONTH_MIDDLES, composite, evi2_of_patches, step_middles
 from geotreeclip.schema import BANDS, GROUPS, MISSING_DN, MONTHS, REFLECTANCE_SCALE, VARIABLE_INDEX, VARIABLES
+from geotreeclip.sphere import chord_to_km, unit_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,6 @@ DIALS: dict[str, Dial] = {
 """Variables that the page shows."""
 
 _CELL = 0.5  # degrees; the map shows which cells hold places
-_EARTH_KM = 6371.0  # mean radius
 _SAMPLED = 4096  # places that the ranges of variables are taken from, at most
 _LOW, _HIGH = 0.01, 0.99
 _CURVE = np.arange(0.0, 365.0, 5.0)
@@ -91,7 +91,7 @@ class Places:
             raise DataError(f"{directory}: no sample has coordinates, so there is no map to show; pack a set with them")
         self.rows = rows[located]
         self.longitude, self.latitude = longitude[located], latitude[located]
-        self._unit = _unit_vectors(self.longitude, self.latitude)
+        self._unit = unit_vectors(self.longitude, self.latitude)
         some = self.rows[:: max(1, math.ceil(len(self.rows) / _SAMPLED))]
         values = self.data.read(some).environment.astype(np.float64)
         self._spread = {name: _ends(values[:, VARIABLE_INDEX[name]]) for name in DIALS}
@@ -117,11 +117,11 @@ class Places:
         for name, value, limit in (("longitude", longitude, 180), ("latitude", latitude, 90)):
             if not -limit <= value <= limit:  # also false for NaN
                 raise InputError(f"{name} is {value:g}; give degrees from {-limit} to {limit}")
-        point = _unit_vectors(np.array([longitude]), np.array([latitude]))[0]
+        point = unit_vectors(np.array([longitude]), np.array([latitude]))[0]
         position = int(np.argmax(self._unit @ point))
         # The chord keeps its precision where the cosine does not: close by.
         chord = float(np.linalg.norm(self._unit[position] - point))
-        return int(self.rows[position]), 2 * _EARTH_KM * math.asin(min(1.0, chord / 2))
+        return int(self.rows[position]), float(chord_to_km(chord))
 
     def check(self, row: int) -> int:
         """The row again.
@@ -274,8 +274,3 @@ def _numbers(table: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
     if name not in table:
         return np.full(len(table), np.nan)
     return table[name].to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _unit_vectors(longitude: npt.NDArray[np.float64], latitude: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    east, north = np.radians(longitude), np.radians(latitude)
-    return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.evaluation.baselines.fold import Fold, Scores, finish, training_labels
-from geotreeclip.evaluation.splits import assign_folds, chord_to_km, nearest_km, unit_vectors
+from geotreeclip.evaluation.splits import assign_folds, nearest_km
 from geotreeclip.schema import VARIABLE_INDEX, VARIABLE_NAMES
+from geotreeclip.sphere import chord_to_km, search_tree, unit_vectors
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 30, 50, 100)
 """Numbers of neighbours that are tried on the training part."""
@@ -122,12 +123,8 @@ def _votes(
     labels: int,
 ) -> dict[int, NDArray[np.float64]]:
     """Weighted shares of the labels among the nearest samples, [M, S] for each number of neighbours."""
-    try:
-        from scipy.spatial import cKDTree
-    except ImportError as error:
-        raise ConfigError("neighbours need scipy: pip install 'geotreeclip[eval]'") from error
     most = min(max(counts), len(lon))
-    chord, near = cKDTree(unit_vectors(lon, lat)).query(unit_vectors(at_lon, at_lat), k=[*range(1, most + 1)])
+    chord, near = search_tree(unit_vectors(lon, lat)).query(unit_vectors(at_lon, at_lat), k=[*range(1, most + 1)])
     weight = 1 / (chord_to_km(chord) + NEIGHBOUR_KM)
     rows = np.repeat(np.arange(len(at_lon)), most).reshape(-1, most)
     result = {}

@@ -38,8 +38,8 @@ from geotreeclip.evaluation.metrics import score
 from geotreeclip.evaluation.prediction_files import read_predictions, write_predictions
 from geotreeclip.evaluation.predictions import Context, Predictions, from_log_prob
 from geotreeclip.evaluation.report import Row, make_row
-from geotreeclip.evaluation.splits import unit_vectors
 from geotreeclip.models.head import LinearHead
+from geotreeclip.sphere import unit_vectors
 from geotreeclip.taxonomy import Taxonomy
 
 if TYPE_CHECKING:

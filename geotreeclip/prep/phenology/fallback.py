@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geotreeclip.errors import ConfigError
-from geotreeclip.evaluation.splits import EARTH_RADIUS_KM, check_coordinates, chord_to_km, unit_vectors
+from geotreeclip.evaluation.splits import check_coordinates
 from geotreeclip.prep.phenology.circular import YEAR, circular_mean
 from geotreeclip.prep.phenology.cycles import Cycles, PhenologyConfig, Reason, Source, ordered
+from geotreeclip.sphere import chord_to_km, km_to_chord, search_tree, unit_vectors
 
 __all__ = ["calendar_dates", "fill_missing"]
 
@@ -76,14 +76,10 @@ def _from_neighbors(
     config: PhenologyConfig,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Dates [n, 5] (NaN where none), distance of the nearest [n], and mean amplitude and quality [n, 2]."""
-    try:
-        from scipy.spatial import cKDTree
-    except ImportError as error:
-        raise ConfigError("neighbours need scipy: pip install 'geotreeclip[prep]'") from error
     sources = np.flatnonzero(own)
     most = min(config.neighbors, len(sources))
-    tree = cKDTree(unit_vectors(lon[sources], lat[sources]))
-    reach = 2 * np.sin(min(config.max_neighbor_km / EARTH_RADIUS_KM, np.pi) / 2)
+    tree = search_tree(unit_vectors(lon[sources], lat[sources]))
+    reach = km_to_chord(config.max_neighbor_km)
     chord, found = tree.query(unit_vectors(lon[lack], lat[lack]), k=np.arange(1, most + 1))
     weight = np.where(chord <= reach, 1 / np.maximum(chord_to_km(chord), LEAST_KM), 0.0)
     nearest = np.where(weight[:, 0] > 0, chord_to_km(chord[:, 0]), np.nan)

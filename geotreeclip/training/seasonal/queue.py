@@ -6,7 +6,6 @@ Shapes: H heads, K keys, D dimension of the projections, n new keys, B queries.
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["KeyQueue", "Origin", "fingerprints", "origins"]
+from geotreeclip.sphere import EARTH_RADIUS_KM, km_to_chord, unit_vectors
 
-_EARTH_RADIUS_KM = 6371.0
+__all__ = ["KeyQueue", "Origin", "fingerprints", "origins"]
 
 
 class Origin(NamedTuple):
@@ -36,7 +35,7 @@ class Origin(NamedTuple):
         # Distances by matrix products would lose kilometres to rounding.
         gap = torch.cdist(self.place, others.place, compute_mode="donot_use_mm_for_euclid_dist")
         # The chord of so many kilometres; NaN, an unknown place, is near to none.
-        reach = 2 * _EARTH_RADIUS_KM * math.sin(min(km / (2 * _EARTH_RADIUS_KM), math.pi / 2))
+        reach = EARTH_RADIUS_KM * km_to_chord(km)
         known = (self.patch != 0)[:, None]
         return (gap < reach) | ((self.patch[:, None] == others.patch[None, :]) & known)
 
@@ -45,9 +44,7 @@ def origins(
     longitude: ArrayLike, latitude: ArrayLike, patches: NDArray[np.int64], device: torch.device | str = "cpu"
 ) -> Origin:
     """Origins of samples by degrees (NaN unknown) and fingerprints."""
-    lon, lat = np.deg2rad(np.asarray(longitude, np.float64)), np.deg2rad(np.asarray(latitude, np.float64))
-    unit = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    place = torch.from_numpy((_EARTH_RADIUS_KM * unit).astype(np.float32))
+    place = torch.from_numpy((EARTH_RADIUS_KM * unit_vectors(longitude, latitude)).astype(np.float32))
     return Origin(place.to(device), torch.from_numpy(patches).to(device))
 
 
