@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from geotreeclip.data.aside import folder_aside
+
 __all__ = ["cache_directory", "demo_model_directory", "keep_demo_model"]
 
 
@@ -28,13 +30,14 @@ def keep_demo_model(directory: str | Path) -> Path:
 
     Returns:
         The copy.
+
+    Raises:
+        DataError: If it cannot be written.
     """
     target = demo_model_directory()
-    aside = target.with_name(target.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(directory, aside)
-    shutil.rmtree(target, ignore_errors=True)
-    return aside.rename(target)
+    with folder_aside(target) as aside:
+        shutil.copytree(directory, aside, dirs_exist_ok=True)
+    return target
 
 
 if __name__ == "__main__":  # python -m geotreeclip.cache MODEL: keep a model as the one that model="demo" loads

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from geotreeclip.data.aside import folder_aside
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.model_sources import HUB_FILES, HUB_PREFIX, find_model
 from geotreeclip.models.directory import FILES, weights_fingerprint
@@ -72,18 +73,9 @@ def copy_model(source: Path | None, target: str | Path) -> Path:
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists already; name a new directory, or delete it first")
-    aside = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    with folder_aside(target) as aside:
         for path in _files(directory):
             shutil.copy2(path, aside / path.name)
-        if target.is_dir():
-            target.rmdir()
-        aside.rename(target)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
     return target
 
 

@@ -1,4 +1,4 @@
-"""One packed shard on its way to the disk, and files that appear only when they are complete."""
+"""One packed shard on its way to the disk."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.data.aside import sync_directory, write_atomically
 from geotreeclip.data.manifest import Chunk, Column, Shard
-from geotreeclip.errors import DataError
 
 __all__ = ["ShardFile", "sync_directory", "write_atomically"]
 
@@ -70,25 +70,3 @@ class ShardFile:
         self._stream.write(data)
         self._hash.update(data)
         self._bytes += len(data)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path beside `path`, then syncs and renames it."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        write(partial)
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def sync_directory(path: Path) -> None:
-    """Makes renames in a directory last."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

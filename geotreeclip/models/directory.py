@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from geotreeclip.data.aside import folder_aside
 from geotreeclip.data.statistics import Statistics
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.label_cache import label_key, write_embeddings
@@ -131,36 +131,31 @@ def save_model(
 
     Returns:
         The directory.
+
+    Raises:
+        DataError: If it cannot be written.
     """
     directory = Path(directory)
-    aside = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, aside / "model.safetensors")
-    (aside / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=1) + "\n")
-    statistics.write(aside / "statistics.json")
-    taxonomy.write(aside / "taxonomy.parquet")
-    account = {**training, "label_counts": np.asarray(counts, dtype=np.int64).tolist()}
-    (aside / "training.json").write_text(json.dumps(account, indent=1) + "\n")
-    if label_embeddings:
-        was_training = model.training
-        model.eval()
-        prompts = taxonomy.prompts()
-        key = label_key(weights_fingerprint(aside / "model.safetensors"), prompts, model.text_encoder.context_length)
-        embeddings = encode_prompts(model, prompts, progress=progress)
-        write_embeddings(aside / "label_embeddings.safetensors", embeddings, key)
-        model.train(was_training)
-    if card:
-        (aside / "README.md").write_text(card)
-    if directory.exists():
-        older = directory.with_name(directory.name + ".old")
-        shutil.rmtree(older, ignore_errors=True)
-        directory.rename(older)
-        aside.rename(directory)
-        shutil.rmtree(older)
-    else:
-        aside.rename(directory)
+    with folder_aside(directory) as aside:
+        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(state, aside / "model.safetensors")
+        (aside / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=1) + "\n")
+        statistics.write(aside / "statistics.json")
+        taxonomy.write(aside / "taxonomy.parquet")
+        account = {**training, "label_counts": np.asarray(counts, dtype=np.int64).tolist()}
+        (aside / "training.json").write_text(json.dumps(account, indent=1) + "\n")
+        if label_embeddings:
+            was_training = model.training
+            model.eval()
+            prompts = taxonomy.prompts()
+            key = label_key(
+                weights_fingerprint(aside / "model.safetensors"), prompts, model.text_encoder.context_length
+            )
+            embeddings = encode_prompts(model, prompts, progress=progress)
+            write_embeddings(aside / "label_embeddings.safetensors", embeddings, key)
+            model.train(was_training)
+        if card:
+            (aside / "README.md").write_text(card)
     return directory
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.data.aside import folder_aside
 from geotreeclip.demo.config import world_config
 from geotreeclip.demo.raw.backbone import write_taxonomy, write_trees
 from geotreeclip.demo.raw.catalog import COLLECTION, item_id, make_item, write_catalog, write_json
@@ -65,20 +65,12 @@ def make_raw_world(
     if not 1 <= samples <= 10_000:  # more would leave the zones of their areas
         raise ConfigError(f"{samples} samples; raw files are made for 1 to 10,000")
     out = Path(out)
-    partial = out.with_name(f".partial-{out.name}")
     _check(out, overwrite)
     started = time.monotonic()
     world = build_world(world_config(preset, seed=seed))
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        counts = _write(partial, world, samples, say)
-        write_json(partial / MARK, {"format": _FORMAT, "preset": preset, "config": asdict(world.config), **counts})
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
+    with folder_aside(out) as aside:
+        counts = _write(aside, world, samples, say)
+        write_json(aside / MARK, {"format": _FORMAT, "preset": preset, "config": asdict(world.config), **counts})
     say(f"{out} made in {time.monotonic() - started:.0f} s")
     return world
 

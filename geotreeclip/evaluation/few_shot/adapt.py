@@ -5,7 +5,6 @@ Shape letters: N samples, L labels, F features, D embedding.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from geotreeclip.candidates import label_priors
+from geotreeclip.data.aside import folder_aside
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.evaluation.few_shot.episodes import BLOCK_KM
 from geotreeclip.evaluation.few_shot.heads import Fit
@@ -152,12 +152,11 @@ def save_adapted(directory: Path, adapted: Adapted, account: dict[str, Any]) -> 
         account: JSON-able words about it: source, options, samples.
 
     Raises:
-        DataError: the directory holds something else.
+        DataError: the directory holds something else, or cannot be written.
     """
     if directory.exists() and not (directory / HEAD_FILE).is_file():
         raise DataError(f"{directory}: is there already and is no adapted model; choose another --out, or remove it")
     loaded = adapted.loaded
-    aside = directory.with_name(f".{directory.name}.adapting")
     training = {
         "prior": "uniform",  # the head is fitted to labels that weigh the same
         "adapted": {
@@ -172,16 +171,11 @@ def save_adapted(directory: Path, adapted: Adapted, account: dict[str, Any]) -> 
         },
         "base": loaded.training,
     }
-    save_model(aside, loaded.model, adapted.labels, adapted.counts, loaded.statistics, training, card(adapted, account))
-    adapted.head.write(aside / HEAD_FILE)
-    if directory.exists():
-        older = directory.with_name(f".{directory.name}.old")
-        shutil.rmtree(older, ignore_errors=True)
-        directory.rename(older)
-        aside.rename(directory)
-        shutil.rmtree(older)
-    else:
-        aside.rename(directory)
+    with folder_aside(directory) as aside:
+        save_model(
+            aside, loaded.model, adapted.labels, adapted.counts, loaded.statistics, training, card(adapted, account)
+        )
+        adapted.head.write(aside / HEAD_FILE)
     return directory
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from geotreeclip.data.aside import folder_aside
 from geotreeclip.data.statistics import Statistics
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.models.config import ModelConfig, config_from_dict
@@ -88,32 +88,27 @@ def write_encoder(
         config: Its model.
         statistics: Of the training samples.
         account: JSON-able account of the run.
+
+    Raises:
+        DataError: If it cannot be written.
     """
-    aside = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()},
-        aside / "encoder.safetensors",
-    )
-    (aside / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
-    statistics.write(aside / "statistics.json")
-    imagery = {
-        "bands": list(BANDS),
-        "unit": "Sentinel-2 Level-2A digital number, offset removed",
-        "per_reflectance": REFLECTANCE_SCALE,
-        "offset": 0,
-        "range": [0, MISSING_DN - 1],
-        "patch": PATCH,
-    }
-    document = {"format": FORMAT, "version": FORMAT_VERSION, "imagery": imagery, **account}
-    (aside / "pretraining.json").write_text(json.dumps(document, indent=1) + "\n")
-    older = directory.with_name(directory.name + ".old")
-    shutil.rmtree(older, ignore_errors=True)
-    if directory.exists():
-        directory.rename(older)
-    aside.rename(directory)
-    shutil.rmtree(older, ignore_errors=True)
+    with folder_aside(directory) as aside:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()},
+            aside / "encoder.safetensors",
+        )
+        (aside / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+        statistics.write(aside / "statistics.json")
+        imagery = {
+            "bands": list(BANDS),
+            "unit": "Sentinel-2 Level-2A digital number, offset removed",
+            "per_reflectance": REFLECTANCE_SCALE,
+            "offset": 0,
+            "range": [0, MISSING_DN - 1],
+            "patch": PATCH,
+        }
+        document = {"format": FORMAT, "version": FORMAT_VERSION, "imagery": imagery, **account}
+        (aside / "pretraining.json").write_text(json.dumps(document, indent=1) + "\n")
     return directory
 
 
