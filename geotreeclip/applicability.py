@@ -12,14 +12,13 @@ Shapes: N places, R reference points, V climate variables (19).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from geotreeclip.data.shardfile import write_atomically
+from geotreeclip.data.described import read_described, write_described
 from geotreeclip.errors import DataError
 
 __all__ = ["FILE", "Applicability", "read_applicability", "write_applicability"]
@@ -108,7 +107,6 @@ def _squares(one: npt.NDArray[np.float32], two: npt.NDArray[np.float32]) -> npt.
 def write_applicability(directory: str | Path, applicability: Applicability) -> Path:
     """Write ``applicability.parquet`` into a model directory."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
     about = {
         "format": "geotreeclip-applicability",
@@ -119,10 +117,7 @@ def write_applicability(directory: str | Path, applicability: Applicability) -> 
         "threshold": applicability.threshold,
     }
     points = pa.array(applicability.points.tolist(), pa.list_(pa.float32()))
-    table = pa.table({"point": points}).replace_schema_metadata({b"geotreeclip": json.dumps(about).encode()})
-    path = Path(directory) / FILE
-    write_atomically(path, lambda partial: parquet.write_table(table, partial))
-    return path
+    return write_described(Path(directory) / FILE, {"point": points}, about)
 
 
 def read_applicability(directory: str | Path) -> Applicability | None:
@@ -131,17 +126,14 @@ def read_applicability(directory: str | Path) -> Applicability | None:
     Raises:
         DataError: If the file is damaged or of another version.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
     path = Path(directory) / FILE
     if not path.is_file():
         return None
+    mend = "remove it, training writes it anew"
+    table, about = read_described(path, mend)
     try:
-        table = parquet.read_table(path)
-        about = json.loads((table.schema.metadata or {})[b"geotreeclip"])
         centre, scale = np.array(about["centre"], np.float64), np.array(about["scale"], np.float64)
         points = np.array(table["point"].to_pylist(), np.float32).reshape(-1, len(centre))
         return Applicability(points, centre, scale, float(about["mean_distance"]), float(about["threshold"]))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it, training writes it anew") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {mend}") from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["ConfigError", "DataError", "GeotreeclipError", "InputError", "run_main"]
+__all__ = ["ConfigError", "DataError", "GeotreeclipError", "InputError", "first_line", "run_main"]
 
 
 class GeotreeclipError(Exception):
@@ -24,20 +25,37 @@ class InputError(GeotreeclipError):
     """Values given by the caller (arrays, coordinates, labels) cannot be right."""
 
 
+def first_line(error: BaseException) -> str:
+    """First line of the message of another library's error that says anything, or the kind of the error."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def run_main(main: Callable[[], int | None]) -> int:
     """Run a command, print a user's error as one line on standard error, and return the exit code.
+
+    What the system refuses (a full disk, no permission, a folder in place of a file) is a user's error too.
 
     Args:
         main: The command; returns None or an exit code.
 
     Returns:
-        0 after success, the command's own code if it gave one, 2 for a user's error, 130 when interrupted.
+        0 after success, the command's own code if it gave one, 2 for a user's error, 130 when interrupted, 1 where
+        nobody reads the output any more, as behind `head`.
     """
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()
     except GeotreeclipError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {where}{error.strerror or first_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    return code

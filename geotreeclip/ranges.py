@@ -9,7 +9,6 @@ Shapes: N places, K answers for each, S taxa, V climate variables (19).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from geotreeclip.applicability import Applicability, read_applicability, write_applicability
 from geotreeclip.cells import cell_centres, cells_of
-from geotreeclip.data.shardfile import write_atomically
+from geotreeclip.data.described import read_described, write_described
 from geotreeclip.errors import DataError, InputError
 from geotreeclip.schema import GROUPS, RANKS, VARIABLE_NAMES
 from geotreeclip.sphere import EARTH_RADIUS_KM, unit_vectors
@@ -179,7 +178,6 @@ class Ranges:
     def write(self, directory: str | Path) -> Path:
         """Write ``ranges.parquet`` (and ``applicability.parquet``) into a model directory."""
         import pyarrow as pa
-        import pyarrow.parquet as parquet
 
         variables = [VARIABLE_NAMES[index] for index in CLIMATE]
         about = {
@@ -192,9 +190,7 @@ class Ranges:
         columns["cells"] = pa.array([cells.tolist() for cells in self.cells], pa.list_(pa.int32()))
         columns["climate_low"] = pa.array(self.low.tolist(), pa.list_(pa.float32()))
         columns["climate_high"] = pa.array(self.high.tolist(), pa.list_(pa.float32()))
-        table = pa.table(columns).replace_schema_metadata({b"geotreeclip": json.dumps(about).encode()})
-        path = Path(directory) / FILE
-        write_atomically(path, lambda partial: parquet.write_table(table, partial))
+        path = write_described(Path(directory) / FILE, columns, about)
         if self.applicability is not None:
             write_applicability(directory, self.applicability)
         return path
@@ -206,18 +202,14 @@ def read_ranges(directory: str | Path) -> Ranges | None:
     Raises:
         DataError: If the file is damaged or of another version.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
     path = Path(directory) / FILE
     if not path.is_file():
         return None
     mend = "remove it, and answers come without in_range; training writes it anew"
+    table, about = read_described(path, mend)
+    if about.get("version") != VERSION or about.get("climate") != [VARIABLE_NAMES[index] for index in CLIMATE]:
+        raise DataError(f"{path}: no ranges of version {VERSION}; {mend}")
     try:
-        table = parquet.read_table(path)
-        about = json.loads((table.schema.metadata or {}).get(b"geotreeclip", b"{}"))
-        if about.get("version") != VERSION or about.get("climate") != [VARIABLE_NAMES[index] for index in CLIMATE]:
-            raise DataError(f"{path}: no ranges of version {VERSION}; {mend}")
         taxa = taxa_of_frame(table.select(list(RANKS)).to_pandas(), str(path))
         cells = [np.asarray(item, np.int32) for item in table["cells"].to_pylist()]
         shape = (len(taxa), len(CLIMATE))
@@ -225,7 +217,7 @@ def read_ranges(directory: str | Path) -> Ranges | None:
             np.array(table[name].to_pylist(), dtype=np.float32).reshape(shape)
             for name in ("climate_low", "climate_high")
         )
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as ranges ({error}); {mend}") from error
     return Ranges(taxa, cells, low, high, read_applicability(directory))
 

@@ -16,13 +16,11 @@ import numpy.typing as npt
 from geotreeclip.errors import ConfigError, InputError
 from geotreeclip.inputs.bands import band_name
 from geotreeclip.inputs.common import listed, warn
+from geotreeclip.inputs.xarrays import BAND, TIME, X, Y, band_variables, find_axis, regular_transform, stated_crs
 from geotreeclip.schema import MONTHS, PATCH
 
 __all__ = ["Cube", "is_cube", "is_stack", "open_cube", "patches"]
 
-_TIME = ("time", "month", "t", "step")
-_BAND = ("band", "bands", "variable", "wavelength")
-_Y, _X = ("y", "lat", "latitude", "northing"), ("x", "lon", "longitude", "easting")
 _STACKS = (".tif", ".tiff", ".vrt", ".nc", ".nc4", ".netcdf", ".zarr")
 
 Floats = npt.NDArray[np.float64]
@@ -183,9 +181,9 @@ def _transformed(cube: Cube, x: Floats, y: Floats, *, to_cube: bool) -> tuple[Fl
 
 def _of_xarray(data: Any, bands: Sequence[str] | None, months: list[int] | None) -> Cube:
     array, names = _array_of(data)
-    time, y, x = (_axis(array, known) for known in (_TIME, _Y, _X))
+    time, y, x = (find_axis(array, known, "images", InputError) for known in (TIME, Y, X))
     if names is None:
-        band = _axis(array, _BAND)
+        band = find_axis(array, BAND, "images", InputError)
         stated = [str(name) for name in np.asarray(array[band].values)] if band in array.coords else None
         names = list(bands) if bands is not None else stated
         if names is None or any(band_name(name) is None for name in names):
@@ -205,9 +203,9 @@ def _of_xarray(data: Any, bands: Sequence[str] | None, months: list[int] | None)
 
     when, days = _times(array, time, months)
     shape = (int(array.sizes[y]), int(array.sizes[x]))
-    transform = _regular(array, y, x)
+    transform = regular_transform(array, y, x, "images", InputError)
     degrees = (y.lower() in ("lat", "latitude")) and (x.lower() in ("lon", "longitude"))
-    crs = _crs_of(data, array) or ("OGC:CRS84" if degrees and transform is not None else "")
+    crs = stated_crs(data, array) or ("OGC:CRS84" if degrees and transform is not None else "")
     return Cube(read, names, when, days, shape, transform, crs)
 
 
@@ -217,24 +215,8 @@ def _array_of(data: Any) -> tuple[Any, list[str] | None]:
         if data.ndim != 4:
             raise InputError(f"images: a DataArray of time, band, y and x is expected, got {tuple(data.dims)}")
         return data, None
-    four = [name for name, array in data.data_vars.items() if array.ndim == 4]
-    if len(four) == 1:
-        return data[four[0]], None
-    three = [str(name) for name, array in data.data_vars.items() if array.ndim == 3 and band_name(str(name))]
-    if not three:
-        found = ", ".join(f"{name} {tuple(array.dims)}" for name, array in data.data_vars.items())
-        raise InputError(
-            "images: a Dataset needs one variable of time, band, y and x, or one of time, y and x for each band, named "
-            f"like B04; found: {found or 'no variable'}"
-        )
-    return data[three[0]], three
-
-
-def _axis(array: Any, known: tuple[str, ...]) -> str:
-    for name in array.dims:
-        if str(name).lower() in known:
-            return str(name)
-    raise InputError(f"images: no dimension is called {' or '.join(known[:3])} (found: {listed(array.dims)})")
+    variable, names = band_variables(data, "images", InputError)
+    return (data[variable], None) if variable else (data[names[0]], names)
 
 
 def _times(array: Any, time: str, months: list[int] | None) -> tuple[list[int] | None, npt.NDArray[Any] | None]:
@@ -263,31 +245,3 @@ def _times(array: Any, time: str, months: list[int] | None) -> tuple[list[int] |
     if regular and len(set(calendar)) == count:
         return calendar, None
     return None, values
-
-
-def _regular(array: Any, y: str, x: str) -> tuple[float, ...] | None:
-    edges: list[tuple[float, float]] = []
-    for name in (x, y):
-        if name not in array.coords or array.sizes[name] < 2:
-            return None
-        centres = np.asarray(array[name].values, dtype=np.float64)
-        step = float((centres[-1] - centres[0]) / (len(centres) - 1))
-        if step == 0 or np.abs(np.diff(centres) - step).max() > 0.01 * abs(step):
-            raise InputError(f"images: the coordinates of {name} are not evenly spaced; warp to a regular grid")
-        edges.append((step, float(centres[0]) - step / 2))
-    (a, c), (e, f) = edges
-    return (a, 0.0, c, 0.0, e, f)
-
-
-def _crs_of(data: Any, array: Any) -> str:
-    """By the CF conventions (`grid_mapping`), or as rioxarray and odc-stac write it."""
-    named = [array.attrs.get("grid_mapping"), array.encoding.get("grid_mapping"), "spatial_ref", "crs"]
-    places = [data.coords[name].attrs for name in named if name and name in data.coords]
-    if hasattr(data, "data_vars"):
-        places += [data[name].attrs for name in named if name and name in data.data_vars]
-    for attributes in (*places, array.attrs, data.attrs):
-        for key in ("crs_wkt", "spatial_ref", "crs"):
-            text = attributes.get(key)
-            if text is not None and str(text).strip():
-                return str(text).strip()
-    return ""

@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.errors import ConfigError, DataError, first_line
 from geotreeclip.inputs.bands import band_name
 from geotreeclip.inputs.common import listed
+from geotreeclip.inputs.xarrays import BAND, TIME, X, Y, band_variables, find_axis, regular_transform, stated_crs
 from geotreeclip.mapping.names import is_unused, month_in
 from geotreeclip.mapping.stack import Grid, crs_from
 from geotreeclip.schema import BANDS, MONTHS
 
 __all__ = ["CubeStack", "open_cube"]
-
-_TIME, _BAND = ("time", "month", "t", "step"), ("band", "bands", "variable", "wavelength")
-_Y, _X = ("y", "lat", "latitude", "northing", "row"), ("x", "lon", "longitude", "easting", "column")
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,10 @@ def open_cube(path: Path, *, bands: list[str] | None, months: list[int] | None, 
         ConfigError: If xarray or its reader is not installed, or options do not fit.
     """
     with _opened(path) as data:
-        variable, names = _variables(path, data)
+        variable, names = band_variables(data, str(path), DataError)
         array = data[variable or names[0]]
-        time, y, x = (_axis(path, array, known) for known in (_TIME, _Y, _X))
-        band = _axis(path, array, _BAND) if variable else ""
+        time, y, x = (find_axis(array, known, str(path), DataError) for known in (TIME, Y, X))
+        band = find_axis(array, BAND, str(path), DataError) if variable else ""
         given = bands or (names if band == "" else [str(name) for name in np.asarray(array[band].values)])
         count = array.sizes[band] if band else len(names)
         if len(given) != count:
@@ -103,27 +101,6 @@ def open_cube(path: Path, *, bands: list[str] | None, months: list[int] | None, 
         return CubeStack(
             str(path), grid, _steps(path, array, time, months), columns, variable, (time, band, y, x)
         )  # fmt: skip
-
-
-def _variables(path: Path, data: Any) -> tuple[str, list[str]]:
-    """The variable of four dimensions, or "" and the names of those of three that are bands."""
-    four = [str(name) for name, array in data.data_vars.items() if array.ndim == 4]
-    if len(four) == 1:
-        return four[0], []
-    three = [str(name) for name, array in data.data_vars.items() if array.ndim == 3 and band_name(str(name))]
-    if not three or four:
-        shapes = ", ".join(f"{name} {tuple(array.dims)}" for name, array in data.data_vars.items())
-        raise DataError(
-            f"{path}: needs one variable of time, band, y and x, or one of time, y and x for each band; found: {shapes}"
-        )
-    return "", three
-
-
-def _axis(path: Path, array: Any, known: tuple[str, ...]) -> str:
-    for name in array.dims:
-        if str(name).lower() in known:
-            return str(name)
-    raise DataError(f"{path}: no dimension is called {' or '.join(known[:3])} (found: {listed(array.dims)})")
 
 
 def _steps(path: Path, array: Any, time: str, months: list[int] | None) -> tuple[tuple[int, int], ...]:
@@ -147,30 +124,12 @@ def _steps(path: Path, array: Any, time: str, months: list[int] | None) -> tuple
 
 
 def _grid(path: Path, data: Any, array: Any, y: str, x: str, crs: str | None) -> Grid:
-    edges = []
-    for name in (x, y):
-        if name not in array.coords or array.sizes[name] < 2:
-            raise DataError(f"{path}: {name} has no coordinates, so it has no place; add the centres of its pixels")
-        centres = np.asarray(array[name].values, dtype=np.float64)
-        step = (centres[-1] - centres[0]) / (len(centres) - 1)
-        if step == 0 or np.abs(np.diff(centres) - step).max() > 0.01 * abs(step):
-            raise DataError(f"{path}: the coordinates of {name} are not evenly spaced; warp it to a regular grid")
-        edges.append((float(step), float(centres[0] - step / 2)))
-    (a, c), (e, f) = edges
-    transform = (a, 0.0, c, 0.0, e, f)
-    return Grid(array.sizes[x], array.sizes[y], transform, crs_from(str(path), _stated(data, array), crs))
-
-
-def _stated(data: Any, array: Any) -> str:
-    """Well-known text by the CF conventions (`grid_mapping`), or as rioxarray and GDAL write it."""
-    names = [array.attrs.get("grid_mapping"), array.encoding.get("grid_mapping"), "spatial_ref", "crs"]
-    places = [data[name].attrs for name in names if name and name in data.variables]
-    for attributes in (*places, array.attrs, data.attrs):
-        for key in ("crs_wkt", "spatial_ref", "crs"):
-            text = attributes.get(key)
-            if isinstance(text, str) and text.strip():
-                return crs_from("crs", "", text)
-    return ""
+    transform = regular_transform(array, y, x, str(path), DataError)
+    if transform is None:
+        raise DataError(f"{path}: {y} or {x} has no coordinates, so it has no place; add the centres of its pixels")
+    stated = stated_crs(data, array)
+    known = crs_from(str(path), "", stated or crs)  # as well-known text, whatever it is stated as
+    return Grid(array.sizes[x], array.sizes[y], transform, known)
 
 
 def _opened(path: Path) -> Any:
@@ -183,5 +142,5 @@ def _opened(path: Path) -> Any:
     except (ImportError, ModuleNotFoundError) as error:
         raise ConfigError(f"{path}: xarray has no reader for it: pip install netCDF4 (or zarr)") from error
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{path}: cannot be opened by xarray ({reason})") from error
