@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from geotreeclip.data.aside import folder_aside
-from geotreeclip.errors import DataError, InputError
+from geotreeclip.errors import DataError, InputError, first_line
 from geotreeclip.model_sources import HUB_FILES, HUB_PREFIX, find_model
 from geotreeclip.models.directory import FILES, weights_fingerprint
 
@@ -118,7 +118,7 @@ def upload_model(
             commit_message=message or f"geotreeclip model {weights_fingerprint(directory / 'model.safetensors')[:12]}",
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(f"{HUB_PREFIX}{repository} cannot be written: {reason}") from error
     return str(commit.oid)
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from geotreeclip.cache import demo_model_directory
-from geotreeclip.errors import DataError, InputError
+from geotreeclip.errors import DataError, InputError, first_line
 
 __all__ = ["CHECKPOINT_SUFFIXES", "DEFAULT_MODEL", "HUB_FILES", "HUB_PREFIX", "MODEL_VARIABLE", "find_model"]
 
@@ -92,5 +92,5 @@ def _fetch(name: str, prefix: str) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(HUB_FILES)))
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         # The library's messages run over many lines; the first says what happened.
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(f"{prefix}{HUB_PREFIX}{name} cannot be fetched: {reason}") from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.data.shardfile import write_atomically
-from geotreeclip.errors import DataError
+from geotreeclip.errors import DataError, first_line
 from geotreeclip.mapping.stack import Grid
 from geotreeclip.mapping.tiles import ENTROPY_SCALE, NODATA, PROBABILITY_SCALE, RESULT, Tile
 
@@ -106,6 +106,6 @@ def write_cog(source: Path, out: Path) -> None:
                 OVERVIEW_RESAMPLING="NEAREST",
             )  # fmt: skip
         except rasterio.errors.RasterioError as error:
-            raise DataError(f"{out}: cannot be written: {str(error).splitlines()[0]}") from error
+            raise DataError(f"{out}: cannot be written: {first_line(error)}") from error
 
     write_atomically(out, write)

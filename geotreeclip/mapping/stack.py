@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.errors import ConfigError, DataError, first_line
 from geotreeclip.inputs.bands import band_name
 from geotreeclip.inputs.common import listed
 from geotreeclip.mapping.names import band_in, is_unused, month_in
@@ -127,7 +127,7 @@ class FileStack:
                     data = source.read(indexes, window=((top, bottom), (left, right)), masked=True)
                     scale, offset = (np.array(of)[np.array(indexes) - 1] for of in (source.scales, source.offsets))
             except (rasterio.errors.RasterioError, OSError) as error:
-                raise DataError(f"{file}: cannot be read ({_first_line(error)}); is it cut short?") from error
+                raise DataError(f"{file}: cannot be read ({first_line(error)}); is it cut short?") from error
             for layer, part, factor, shift in zip(layers, data, scale, offset, strict=True):
                 known = np.ma.getdata(part).astype(np.float32)
                 if (factor, shift) != (1.0, 0.0):
@@ -318,11 +318,7 @@ def _opened(path: Path) -> Any:
     try:
         return rasterio.open(path)
     except (rasterio.errors.RasterioError, OSError) as error:
-        raise DataError(f"{path}: cannot be opened as a raster ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: cannot be opened as a raster ({first_line(error)})") from error
 
 
 def _rasterio() -> Any:

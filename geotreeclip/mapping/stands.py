@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.data.shardfile import write_atomically
-from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.errors import ConfigError, DataError, first_line
 from geotreeclip.mapping.stack import Grid
 from geotreeclip.taxonomy import Taxon
 
@@ -77,7 +77,7 @@ def read_stands(path: str, crs: str) -> Any:
     try:
         frame = geopandas.read_file(path)
     except (DataSourceError, OSError, ValueError) as error:
-        raise DataError(f"--polygons {path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise DataError(f"--polygons {path}: cannot be read ({first_line(error)})") from error
     if frame.crs is None:
         raise DataError(f"--polygons {path}: states no projection; assign one")
     areas = frame.geom_type.isin(["Polygon", "MultiPolygon"])

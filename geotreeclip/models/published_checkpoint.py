@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from geotreeclip.data.statistics import Statistics
-from geotreeclip.errors import DataError
+from geotreeclip.errors import DataError, first_line
 from geotreeclip.models.clip import GeoTreeCLIP
 from geotreeclip.models.config import ModelConfig, model_config
 from geotreeclip.models.published_ranges import BatchRanges, default_ranges
@@ -59,7 +59,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error)
         raise DataError(
             f"{path}: cannot be read as weights ({reason:.300}); only tensors are accepted, nothing in the file is run"
         ) from error

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.errors import ConfigError, DataError, first_line
 from geotreeclip.prep.raster_files import is_remote
 
 __all__ = ["WHOLE_CELLS", "WINDOW_CELLS", "Grid", "Raster", "geodesic", "read_grid"]
@@ -190,7 +190,7 @@ class Raster:
             self.grid = _grid(self._source, location)
         except (rasterio.errors.RasterioError, OSError) as error:
             self._stack.close()
-            raise DataError(f"{location}: cannot be opened as a raster: {_first_line(error)}") from error
+            raise DataError(f"{location}: cannot be opened as a raster: {first_line(error)}") from error
         except DataError:
             self._stack.close()
             raise
@@ -256,7 +256,7 @@ class Raster:
         return self._whole
 
     def _cut_short(self, error: Exception) -> DataError:
-        return DataError(f"{self.location}: cannot be read: {_first_line(error)}; is the file cut short?")
+        return DataError(f"{self.location}: cannot be read: {first_line(error)}; is the file cut short?")
 
     def _small(self) -> bool:
         return self.grid.width * self.grid.height <= WHOLE_CELLS and not is_remote(self.location)
@@ -330,10 +330,6 @@ def _transformer(crs: str) -> Any:
     except ImportError as error:
         raise ConfigError("rasters in a projection need pyproj: pip install 'geotreeclip[prep]'") from error
     return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _rasterio() -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.errors import ConfigError, DataError, first_line
 from geotreeclip.schema import BANDS, MISSING_DN, REFLECTANCE_SCALE
 from geotreeclip.taxonomy import Taxon, Taxonomy
 
@@ -149,7 +149,7 @@ def load_clip(text: str, device: str | None = None) -> ClipModel:
         model = open_clip.create_model(name, pretrained=weights or None, device=where)
         tokenizer = open_clip.get_tokenizer(name)
     except (RuntimeError, OSError, ValueError) as error:
-        raise ConfigError(f"--clip {text}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"--clip {text}: {first_line(error)}") from error
     visual: Any = model.visual
     size = visual.image_size
     mean, deviation = (

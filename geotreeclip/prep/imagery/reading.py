@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from geotreeclip.errors import ConfigError
+from geotreeclip.errors import ConfigError, first_line
 from geotreeclip.prep.imagery.grid import Pixels
 from geotreeclip.prep.imagery.problems import SceneLost, Unreachable
 from geotreeclip.prep.imagery.scenes import Asset
@@ -288,7 +288,7 @@ def _check(href: str) -> None:
 
 def _reason(href: str, link: str, error: Exception) -> tuple[SceneLost | Unreachable, bool]:
     """Whether a file is lost, or its server out of reach for now; and whether the server gives parts of files."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error)
     text = text.replace(link, href)  # a signed link holds a token
     if "://" not in href or href.startswith("file://"):
         return SceneLost(f"{href}: {text}"), True

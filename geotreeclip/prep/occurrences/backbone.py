@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geotreeclip.errors import DataError
+from geotreeclip.errors import DataError, first_line
 from geotreeclip.prep.occurrences.archive import members
 from geotreeclip.prep.occurrences.names import NAME_COLUMNS, binomial, column_of, name_key, need_column, read_table
 from geotreeclip.prep.occurrences.streams import ZIPS, kind_of, open_binary
@@ -215,7 +215,7 @@ def _scan(
                     texts["name"] = name.filter(chosen).to_pylist()
                     yield from map(_entry, *(texts.get(field, [""] * part.num_rows) for field in _STREAMED))
         except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: cannot be read as a backbone: {str(error).splitlines()[0]}") from error
+            raise DataError(f"{path}: cannot be read as a backbone: {first_line(error)}") from error
 
 
 def _keys(names: Any) -> Any:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from geotreeclip.errors import DataError
+from geotreeclip.errors import DataError, first_line
 
 __all__ = ["ZIPS", "kind_of", "open_binary", "open_parquet"]
 
@@ -115,5 +115,5 @@ def open_parquet(path: Path, member: str = "") -> Iterator[Any]:
         with pq.ParquetFile(source) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{where}: cannot be read as Parquet: {reason}") from error
