@@ -23,8 +23,12 @@ _UNTIMED_STEPS = 3  # the first steps allocate memory and fill caches
 def fixed_steps(trainer: Trainer) -> int:
     """The number of steps; with a budget in minutes the run is timed, and left as it was before."""
     config = trainer.config
+
+    def passes(epochs: float) -> int:
+        return math.ceil(epochs * len(trainer.loader) / config.batch_size)
+
     if config.minutes <= 0:
-        return config.steps or math.ceil(config.epochs * len(trainer.loader) / config.batch_size)
+        return config.steps or passes(config.epochs)
     weights = copy.deepcopy(trainer.plain.state_dict())
     optimizer = copy.deepcopy(trainer.optimizer.state_dict())
     trainer.steps = _TIMED_STEPS
@@ -48,5 +52,7 @@ def fixed_steps(trainer: Trainer) -> int:
         trainer.objective.cache.rows = None
     trainer.step = 0
     left = config.minutes * 60 - (time.monotonic() - trainer.started) - validation
-    steps = [max(_TIMED_STEPS, int(left / seconds))]
-    return int(broadcast_object_list(steps)[0])
+    steps = max(_TIMED_STEPS, int(left / seconds))
+    if config.most_epochs:
+        steps = min(steps, passes(config.most_epochs))
+    return int(broadcast_object_list([steps])[0])

@@ -159,6 +159,8 @@ class RunConfig:
         select: What the kept weights are best in on validation: "log_loss", or "top1".
         minutes: Budget of wall time; it wins over steps and epochs. Some steps are timed, then their number is fixed
             and stored, so that schedule and resume depend on steps alone.
+        most_epochs: A budget in minutes is cut at so many passes over the training samples, after which small sets are
+            learnt by heart; 0 for no limit.
         steps: Optimizer steps; they win over epochs.
         epochs: Passes over the training samples.
         batch_size: Samples in a step over all processes.
@@ -195,6 +197,7 @@ class RunConfig:
     validation_samples: int = 5000
     select: Literal["log_loss", "top1"] = "log_loss"
     minutes: float = 0.0
+    most_epochs: float = 0.0
     steps: int = 0
     epochs: float = 10.0
     batch_size: int = 256

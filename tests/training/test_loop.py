@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def test_a_run_learns_and_writes_a_model(data, whole):
     assert account["training_samples"] == 128
     assert len(account["history"]) == 2
     assert sum(account["label_counts"]) == 128
-    assert "license: apache-2.0" in (whole / "model" / "README.md").read_text()
+    assert "license: other" in (whole / "model" / "README.md").read_text()
 
 
 def test_the_same_run_twice_is_the_same(data, whole, tmp_path):
@@ -163,6 +164,11 @@ def test_a_budget_in_minutes_fixes_the_steps_and_leaves_no_trace(data, tmp_path)
     assert trainer.step == 0
     assert_same(trainer.plain.state_dict(), before, atol=0, rtol=0)
     assert trainer.optimizer.state_dict()["state"] == {}
+
+
+def test_a_budget_in_minutes_is_cut_at_the_most_epochs(data, tmp_path):
+    trainer = Trainer(settings(data, tmp_path / "run", minutes=60, steps=0, most_epochs=8), quiet=True)
+    assert trainer._fix_steps() == math.ceil(8 * len(trainer.samples.train) / trainer.config.batch_size)
 
 
 def test_data_without_imagery_trains(tmp_path):
