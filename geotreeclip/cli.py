@@ -8,7 +8,6 @@ Such a module offers `add_arguments(parser)` and `run(args)`, or, where it reads
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("geotreeclip.commands.inspect", "say what a model, set, shard or table holds, and whether it is sane"),
     "card": ("geotreeclip.commands.card", "print the card of a model"),
     "train": ("geotreeclip.commands.train", "train a model on a packed set"),
-    "evaluate": ("geotreeclip.evaluation.zero_shot", "score a model on a set without training on it"),
+    "evaluate": ("geotreeclip.commands.evaluate", "score a model on a set without training on it"),
     "map": ("geotreeclip.commands.map", "classify every pixel of a region: a GeoTIFF with legend and picture"),
     "convert": ("geotreeclip.commands.convert", "turn the published GGT_6M.pth into a model directory"),
     "pack": ("geotreeclip.data.packing", "turn published shards into packed ones"),
@@ -98,11 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with warnings.catch_warnings():
         warnings.showwarning = _note
-        try:
-            return run_main(command)
-        except BrokenPipeError:  # the reader of our output went away, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+        return run_main(command)
 
 
 if __name__ == "__main__":

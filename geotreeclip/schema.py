@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "BANDS",
@@ -45,13 +47,21 @@ REFLECTANCE_SCALE = 10_000
 _MONTH_LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-def _month_days() -> npt.NDArray[np.float32]:
+if TYPE_CHECKING:  # made when first asked for: help needs names of this module, and no numpy
+    MONTH_DAYS: npt.NDArray[np.float32]
+    """[12, 2]: first and last day of each calendar month, days of a 365-day year counted from 1, both inclusive."""
+
+
+def __getattr__(name: str) -> npt.NDArray[np.float32]:
+    """The array `MONTH_DAYS`."""
+    if name != "MONTH_DAYS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import numpy as np
+
     last = np.cumsum(_MONTH_LENGTHS)
-    return np.stack([last - np.array(_MONTH_LENGTHS) + 1, last], axis=1).astype(np.float32)
-
-
-MONTH_DAYS: npt.NDArray[np.float32] = _month_days()
-"""[12, 2]: first and last day of each calendar month, days of a 365-day year counted from 1, both inclusive."""
+    days = np.stack([last - np.array(_MONTH_LENGTHS) + 1, last], axis=1).astype(np.float32)
+    globals()[name] = days
+    return days
 
 
 class Rank(StrEnum):
@@ -167,6 +177,8 @@ def worldclim1_to_2(environment: npt.ArrayLike) -> npt.NDArray[np.float32]:
     Raises:
         ValueError: If the last axis does not hold 27 variables.
     """
+    import numpy as np
+
     values = np.asarray(environment, dtype=np.float32)
     if values.shape[-1:] != (len(VARIABLES),):
         raise ValueError(f"environment must end in {len(VARIABLES)} variables, got shape {values.shape}")

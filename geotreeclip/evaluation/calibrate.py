@@ -35,11 +35,12 @@ from geotreeclip.evaluation.conformal import (
 )
 from geotreeclip.evaluation.intervals import Interval
 from geotreeclip.evaluation.metrics import bootstrap_of, calibration_error_interval
+from geotreeclip.evaluation.options import BLOCK_KM
 from geotreeclip.evaluation.predictions import Predictions, from_log_prob
 from geotreeclip.evaluation.ranking import locate
 from geotreeclip.evaluation.report import describe_run
 from geotreeclip.evaluation.selection import candidate_list, trained_with
-from geotreeclip.evaluation.zero_shot import BLOCK_KM, model_directory
+from geotreeclip.evaluation.zero_shot import model_directory
 from geotreeclip.models.calibration import Calibration, ConformalThreshold, read_calibration, write_calibration
 from geotreeclip.taxonomy import Taxonomy, log_sum_groups
 

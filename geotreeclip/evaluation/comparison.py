@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import InputError
-from geotreeclip.evaluation.intervals import RESAMPLES, BlockBootstrap, Interval
+from geotreeclip.evaluation.intervals import BlockBootstrap, Interval
 from geotreeclip.evaluation.metrics import bootstrap_of, hits_at
+from geotreeclip.evaluation.options import RESAMPLES
 from geotreeclip.evaluation.predictions import Predictions
 from geotreeclip.evaluation.ranking import rank_codes
 

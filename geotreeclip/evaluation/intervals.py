@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geotreeclip.errors import InputError
+from geotreeclip.evaluation.options import RESAMPLES
 
-RESAMPLES = 1000
 LEVEL = 0.95
 MIN_BLOCKS = 5  # fewer say nothing about the spread between blocks: no interval
 MAX_BLOCKS = 10_000  # more are joined at random into as many groups: the variance stays right, memory stays bounded

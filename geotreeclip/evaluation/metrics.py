@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geotreeclip.errors import InputError
-from geotreeclip.evaluation.intervals import RESAMPLES, BlockBootstrap, Interval, paired_bootstrap
+from geotreeclip.evaluation.intervals import BlockBootstrap, Interval, paired_bootstrap
+from geotreeclip.evaluation.options import RESAMPLES
 from geotreeclip.evaluation.predictions import Predictions
 from geotreeclip.evaluation.ranking import rank_codes
 from geotreeclip.evaluation.report import Row, make_row

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from geotreeclip.evaluation.collect import Collector, Scored, Truth, batch_size_for, named_ranks
 from geotreeclip.evaluation.inputs import mask_inputs
-from geotreeclip.evaluation.intervals import RESAMPLES, BlockBootstrap
+from geotreeclip.evaluation.intervals import BlockBootstrap
+from geotreeclip.evaluation.options import RESAMPLES
 from geotreeclip.evaluation.predictions import Context, Predictions
 from geotreeclip.evaluation.ranking import locate
 from geotreeclip.evaluation.report import Row

@@ -18,15 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.evaluation.options import VARIANTS
 from geotreeclip.schema import PUBLISHED_RANK_FIELDS
 from geotreeclip.taxonomy import Taxon, Taxonomy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["HIGHER_RANK_CLASSES", "VARIANTS", "View", "is_no_species", "read_names", "union_of", "variants_of"]
-
-VARIANTS = ("original", "rank-cleaned", "trees", "unseen-species")
+__all__ = ["HIGHER_RANK_CLASSES", "View", "is_no_species", "read_names", "union_of", "variants_of"]
 
 HIGHER_RANK_CLASSES: dict[str, str] = {
     "Acacia polyphylla": "key 5386, the family Fabaceae",

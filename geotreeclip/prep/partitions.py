@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geotreeclip.data.shardfile import sync_directory, write_atomically
+from geotreeclip.data.aside import sync_directory, write_atomically
 from geotreeclip.errors import ConfigError, DataError, GeotreeclipError
 
 if TYPE_CHECKING:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-from jsonargparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
 
 from geotreeclip.errors import run_main
 from geotreeclip.training.config import RunConfig
+from geotreeclip.training.settings_help import Option, show_help, wants_help
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
 __all__ = ["main", "parse"]
+
+_DESCRIPTION = "Train both encoders with the contrastive loss on packed shards; start with `accelerate launch`."
+_OPTIONS: tuple[Option, ...] = (
+    (("--dry_run", "--dry-run"), {"action": "store_true", "help": "print steps, memory and hours, then stop"}),
+    (("--plan_samples",), {"type": int, "default": 0, "help": "dry run without data: training samples"}),
+    (("--plan_taxa",), {"type": int, "default": 0, "help": "dry run without data: distinct taxa"}),
+    (("--plan_processes",), {"type": int, "default": 1, "help": "dry run: devices"}),
+    (("--plan_tflops",), {"type": float, "default": 100.0, "help": "dry run: sustained TFLOP/s of a device"}),
+)
 
 
 def parse(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> tuple[RunConfig, Namespace]:
@@ -25,18 +36,17 @@ def parse(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> tup
     Returns:
         The configuration, and the parsed namespace with the options of the dry run.
     """
-    parser = ArgumentParser(
-        prog=prog,
-        description="Train both encoders with the contrastive loss on packed shards; start with `accelerate launch`.",
-    )
+    words = sys.argv[1:] if argv is None else list(argv)
+    if wants_help(words):
+        show_help(prog, _DESCRIPTION, RunConfig, _OPTIONS)
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, description=_DESCRIPTION)
     parser.add_argument("--config", action="config", help="YAML file of settings; later options override it")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="print steps, memory and hours, then stop")
-    parser.add_argument("--plan_samples", type=int, default=0, help="dry run without data: training samples")
-    parser.add_argument("--plan_taxa", type=int, default=0, help="dry run without data: distinct taxa")
-    parser.add_argument("--plan_processes", type=int, default=1, help="dry run: devices")
-    parser.add_argument("--plan_tflops", type=float, default=100.0, help="dry run: sustained TFLOP/s of a device")
+    for flags, keywords in _OPTIONS:
+        parser.add_argument(*flags, **keywords)
     parser.add_class_arguments(RunConfig, None)
-    given = parser.parse_args(_with_values(sys.argv[1:] if argv is None else argv))
+    given = parser.parse_args(_with_values(words))
     ready: Any = parser.instantiate(given)
     fields = RunConfig.__dataclass_fields__
     return RunConfig(**{name: ready[name] for name in fields}), given

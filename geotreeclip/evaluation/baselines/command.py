@@ -33,8 +33,8 @@ from geotreeclip.evaluation.baselines.systems import (
 )
 from geotreeclip.evaluation.baselines.trees import Budget
 from geotreeclip.evaluation.collect import Truth, truth_of
-from geotreeclip.evaluation.intervals import RESAMPLES
 from geotreeclip.evaluation.metrics import bootstrap_of, difference, difference_row, score
+from geotreeclip.evaluation.options import RESAMPLES
 from geotreeclip.evaluation.prediction_files import read_predictions, write_predictions
 from geotreeclip.evaluation.predictions import Context, Predictions, concatenate
 from geotreeclip.evaluation.report import Row, describe_run, markdown, read_ceiling, write_report

@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from geotreeclip.errors import ConfigError, InputError
 from geotreeclip.evaluation.collect import Collector, Scored, Truth, batch_size_for
 from geotreeclip.evaluation.inputs import mask_inputs
-from geotreeclip.evaluation.intervals import RESAMPLES
 from geotreeclip.evaluation.metrics import bootstrap_of, difference, difference_row
+from geotreeclip.evaluation.options import RESAMPLES
 from geotreeclip.evaluation.predictions import Context, Predictions
 from geotreeclip.evaluation.report import Row
 from geotreeclip.schema import VARIABLE_INDEX

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import ConfigError, DataError
-from geotreeclip.evaluation.intervals import RESAMPLES
+from geotreeclip.evaluation.options import RESAMPLES
 from geotreeclip.evaluation.report import describe_run
 from geotreeclip.evaluation.report_page import plots
 from geotreeclip.evaluation.report_page.embeddings import project, read_embeddings

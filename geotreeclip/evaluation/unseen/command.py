@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import ConfigError
 from geotreeclip.evaluation.comparison import compare
-from geotreeclip.evaluation.intervals import RESAMPLES
 from geotreeclip.evaluation.metrics import bootstrap_of, score
+from geotreeclip.evaluation.options import RESAMPLES
 from geotreeclip.evaluation.prediction_files import write_predictions
 from geotreeclip.evaluation.predictions import Context, Predictions, from_log_prob
 from geotreeclip.evaluation.report import Row, describe_run, make_row, write_report
