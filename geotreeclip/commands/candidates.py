@@ -1,7 +1,8 @@
-"""The arguments by which commands choose a model and its candidates."""
+"""The arguments by which commands choose a model and its candidates, and what they open."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geotreeclip.errors import InputError
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from geotreeclip.inference import Classifier
 
-__all__ = ["add_candidate_arguments", "add_model_arguments", "candidates"]
+__all__ = ["add_candidate_arguments", "add_model_arguments", "candidates", "open_model"]
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,32 @@ def add_candidate_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows of the table --labels whose column region holds this name; or west,south,east,north in degrees: the "
         "taxa that the model saw there in training (write --region=-10,35,30,60)",
     )  # fmt: skip
+
+
+def open_model(args: argparse.Namespace, account: dict[str, Any]) -> tuple[Classifier, dict[str, Any]]:
+    """Load the model of a command that answers for places, batch by batch.
+
+    Args:
+        args: Its arguments; those that name files are its inputs.
+        account: Gets the inputs and the model.
+
+    Returns:
+        The model, and what the answers depend on.
+
+    Raises:
+        GeotreeclipError: If there is no such model, or it is damaged.
+    """
+    from geotreeclip.commands.places import ROWS
+    from geotreeclip.commands.runlog import describe_file
+    from geotreeclip.inference import load
+
+    classifier = load(args.model, args.device)
+    given = (getattr(args, name, None) for name in ("points", "labels", "prior", "imagery", "rasters"))
+    account["inputs"] = [describe_file(Path(path)) for path in given if path and Path(path).exists()]
+    account["model"] = {"name": args.model, "fingerprint": classifier.fingerprint}
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "log", "out", "device")}
+    plan = {"options": options, "inputs": account["inputs"], "model": classifier.fingerprint, "rows": ROWS}
+    return classifier, plan
 
 
 def candidates(args: argparse.Namespace, classifier: Classifier) -> Any:

@@ -76,17 +76,8 @@ def run(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace, account: dict[str, Any]) -> None:
     batches = places.open_places(args)
     first = next(batches)  # before the model: what is wrong with the table is said at once
-
-    from geotreeclip.inference import load
-
-    classifier = load(args.model, args.device)
+    classifier, plan = candidates.open_model(args, account)
     labels = candidates.candidates(args, classifier)
-    given = (args.points, args.labels, args.prior, args.imagery, args.rasters)
-    inputs = [path for path in given if path and Path(path).exists()]
-    account["inputs"] = [runlog.describe_file(Path(path)) for path in inputs]
-    account["model"] = {"name": args.model, "fingerprint": classifier.fingerprint}
-    options = {name: value for name, value in vars(args).items() if name not in ("run", "log", "out", "device")}
-    plan = {"options": options, "inputs": account["inputs"], "model": classifier.fingerprint, "rows": places.ROWS}
     table = output.BatchedTable(args.out, {**plan, "table": "answers"})
     try:
         reasons = None if args.explain is None else output.BatchedTable(args.explain, {**plan, "table": "reasons"})

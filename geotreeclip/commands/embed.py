@@ -42,14 +42,7 @@ def _run(args: argparse.Namespace, account: dict[str, Any]) -> None:
     import pandas as pd
 
     next(places.open_places(args))  # before the model: what is wrong with the table is said at once
-
-    from geotreeclip.inference import load
-
-    classifier = load(args.model, args.device)
-    account["inputs"] = [runlog.describe_file(path) for path in (args.points, args.imagery, args.rasters) if path]
-    account["model"] = {"name": args.model, "fingerprint": classifier.fingerprint}
-    options = {name: value for name, value in vars(args).items() if name not in ("run", "log", "out", "device")}
-    plan = {"options": options, "inputs": account["inputs"], "model": classifier.fingerprint, "rows": places.ROWS}
+    classifier, plan = candidates.open_model(args, account)
     table = output.BatchedTable(args.out, {**plan, "table": "embeddings"})
     if table.done:
         print(f"note: going on after {table.done * places.ROWS:,} places that are done", file=sys.stderr)
