@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from geotreeclip.errors import DataError
 from geotreeclip.schema import VARIABLE_INDEX, VARIABLES
 
-__all__ = ["VERSIONS", "decide", "votes"]
-
-VERSIONS = ("1", "2.1")
+__all__ = ["decide", "votes"]
 
 _SCALED = np.array([variable.worldclim1_factor != 1 for variable in VARIABLES])
 _LOW = np.array([variable.low for variable in VARIABLES])

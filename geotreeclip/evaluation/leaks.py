@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geotreeclip.errors import DataError
-from geotreeclip.evaluation.splits import check_coordinates, leak_report, nearest, places, spatial_blocks
+from geotreeclip.evaluation.splits import check_coordinates, nearest, places, spatial_blocks
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from geotreeclip.data.packed import PackedDataset
 
 NEAR_KM = (0.05, 1.0, 10.0, 100.0)
@@ -110,21 +108,6 @@ def audit_split(dataset: PackedDataset, split: str, folds: Sequence[int] | None 
         used = np.concatenate([dataset.split(split, fold, role) for role in ("train", "validation")])
         found[fold] = audit(samples_of(dataset, test), samples_of(dataset, used))
     return found
-
-
-def split_report(dataset: PackedDataset, split: str) -> pd.DataFrame:
-    """`geotreeclip.evaluation.splits.leak_report` of a stored split."""
-    import pandas as pd
-
-    path = dataset.directory / "splits" / f"{split}.parquet"
-    if not path.is_file():
-        dataset.split(split)  # says which splits there are
-    frame = pd.read_parquet(path)
-    where = samples_of(dataset)
-    order = {name: row for row, name in enumerate(where.sample_id.tolist())}
-    frame["row"] = frame["sample_id"].astype(str).map(order)
-    frame = frame.sort_values(["fold", "row"], kind="stable")
-    return leak_report(frame, where.longitude, where.latitude)
 
 
 def fold_numbers(dataset: PackedDataset, split: str) -> list[int]:

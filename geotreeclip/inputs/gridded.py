@@ -21,8 +21,6 @@ from geotreeclip.schema import MONTHS, PATCH
 
 __all__ = ["Cube", "is_cube", "is_stack", "open_cube", "patches"]
 
-_STACKS = (".tif", ".tiff", ".vrt", ".nc", ".nc4", ".netcdf", ".zarr")
-
 Floats = npt.NDArray[np.float64]
 
 
