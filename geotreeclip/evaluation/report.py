@@ -156,14 +156,21 @@ def read_ceiling(path: str | os.PathLike[str], set_name: str) -> list[Row]:
 def ceiling_of(row: Row, ceilings: Sequence[Row]) -> Row | None:
     """The ceiling that bounds a row: same metric, rank, inputs and prior; other columns where the ceiling states them.
 
-    A row without a prior is bounded by the ceiling under the training prior, the highest there is on its own set.
+    A row without a prior is bounded by the ceiling under the training prior, the highest there is on its own set. A
+    few-shot row is bounded by few-shot ceilings of the same labels alone; one of the prior "query" holds for any prior.
     """
+    few_shot = row["shots"] is not None
     for ceiling in ceilings:
         wanted = {**row, "prior": row["prior"] or "training"}
+        if ceiling["prior"] == "query":
+            wanted["prior"] = "query"
         strict = all(ceiling[key] == wanted[key] for key in ("metric", "inputs", "prior"))
         rank = (ceiling["rank"] or "species") == (row["rank"] or "species")
         loose = all(ceiling[key] in (None, row[key]) for key in ("set", "split", "protocol", "fold"))
-        if strict and rank and loose and (ceiling["group"] or "all") == (row["group"] or "all"):
+        labels = (ceiling["shots"] is not None) == few_shot and not (
+            few_shot and ceiling["candidates"] != row["candidates"]
+        )
+        if strict and rank and loose and labels and (ceiling["group"] or "all") == (row["group"] or "all"):
             return ceiling
     return None
 

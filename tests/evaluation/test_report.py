@@ -133,6 +133,19 @@ def test_ceiling_matches_inputs_prior_and_what_it_states():
     assert ceiling_of(row(prior="training", group="rare"), ceilings) is None
 
 
+def test_few_shot_scores_have_ceilings_of_their_own_labels():
+    world = row(value=0.7, system=CEILING, candidates="all species of the world")
+    few = row(value=0.8, system=CEILING, candidates="33 labels", shots=0)
+    of_query = row(value=0.9, system=CEILING, candidates="33 labels", shots=0, metric="top5", prior="query")
+    ceilings = [world, few, of_query]
+    assert ceiling_of(row(candidates="60 taxa of the set"), ceilings)["value"] == 0.7
+    assert ceiling_of(row(candidates="33 labels", shots=5), ceilings)["value"] == 0.8
+    assert ceiling_of(row(candidates="12 labels", shots=5), ceilings) is None
+    assert ceiling_of(row(candidates="33 labels", shots=5), [world]) is None
+    assert ceiling_of(row(candidates="33 labels", shots=5, metric="top5"), ceilings)["value"] == 0.9
+    assert ceiling_of(row(candidates="33 labels", metric="top5"), ceilings) is None
+
+
 def test_ceiling_file(tmp_path):
     path = tmp_path / "ceiling.json"
     assert read_ceiling(path, "toy") == []

@@ -132,9 +132,10 @@ def _score(args: argparse.Namespace) -> int:
         prepare,
         run_cells,
     )
+    from geotreeclip.evaluation.few_shot.ceiling import ceiling_rows
     from geotreeclip.evaluation.prediction_files import write_predictions
     from geotreeclip.evaluation.predictions import Context
-    from geotreeclip.evaluation.report import describe_run, markdown, read_ceiling, write_report
+    from geotreeclip.evaluation.report import describe_run, markdown, write_report
     from geotreeclip.evaluation.selection import Selection, select, trained_on, trained_with
     from geotreeclip.evaluation.zero_shot import model_directory
     from geotreeclip.model_sources import find_model
@@ -171,7 +172,7 @@ def _score(args: argparse.Namespace) -> int:
     for note in notes:
         print(f"Note: {note}")
     cells = run_cells(work, setting, args.out.with_suffix(".cells"), progress=progress)
-    means = [*mean_rows(cells, named_ranks(work.labels)), *read_ceiling(dataset.directory / "ceiling.json", name)]
+    means = [*mean_rows(cells, named_ranks(work.labels)), *ceiling_rows(work)]
     meta = describe_run(
         model_fingerprint=loaded.fingerprint,
         data_fingerprint=dataset.fingerprint(),

@@ -170,13 +170,19 @@ def _shots(scene: Scene, rows: Sequence[Row]) -> list[Part]:
         if not table:
             continue
         several = len({system for system, _ in table}) > 1
-        head = [*(["system"] if several else []), "method", *(f"{count} shot{'s' * (count > 1)}" for count in shots)]
+        head = [*(["system"] if several else []), "method", *(f"{count} shot{'s' * (count != 1)}" for count in shots)]
         body: list[list[Cell]] = [
             [*([system] if several else []), method, *(of_row(cells.get(count)) for count in shots)]
             for (system, method), cells in table.items()
         ]
+        limit, note = scene.ceiling(own[0]), ""
+        if limit is not None:
+            body.append(["Bayes ceiling", *[""] * several, *(of_row(limit) for _ in shots)])
+            note = "The ceiling is of the labels that take part and of their queries."
+        quiet = frozenset({len(body) - 1} if limit is not None else ())
         words = METRIC_NAMES.get(metric, metric.replace("_f1", " F1"))
-        parts.append(Table(f"Few-shot, {words}, {_name(rank)}", head, body, 1 + several, "", scene.sources(own)))
+        title = f"Few-shot, {words}, {_name(rank)}"
+        parts.append(Table(title, head, body, 1 + several, note, scene.sources(own), quiet))
         if metric == "top1":
             best = sorted(table.items(), key=lambda pair: -(pair[1][max(pair[1])]["value"] or 0))[:SYSTEMS_PLOTTED]
             series = {
