@@ -1,5 +1,7 @@
 """Predictions: ranks and ties by hand, truths that are no candidates, joining, the file."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,19 @@ def test_ties_count_with_the_expected_outcome_of_a_fair_draw():
     np.testing.assert_allclose(p.hits(2), [0.5, 0.5, 0.5, 0])
     np.testing.assert_allclose(p.hits(3), [0.75, 1, 1, 0.5])
     assert p.tied.tolist() == [4, 2, 2, 2]
+
+
+def test_ties_equal_the_mean_over_every_order_of_the_equals():
+    """Brute force: of all orders of the candidates that the scores allow, how many have the truth among the first k."""
+    rng = np.random.default_rng(3)
+    scores = rng.integers(0, 3, (30, 4)).astype(float)
+    truth = rng.integers(0, 4, 30)
+    p = from_log_prob(scores, CANDIDATES, truth, [f"s{i}" for i in range(30)])
+    for row in range(30):
+        orders = [o for o in permutations(range(4)) if (np.diff(scores[row, list(o)]) <= 0).all()]
+        for k in (1, 2, 3, 4):
+            share = np.mean([truth[row] in order[:k] for order in orders])
+            assert p.hits(k)[row] == pytest.approx(share)
 
 
 def test_constant_classifier_scores_chance_in_expectation_and_in_the_stored_list():
