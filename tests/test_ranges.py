@@ -139,4 +139,4 @@ def test_damaged_files_say_so(tmp_path):
     (tmp_path / FILE).write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"ranges.parquet: cannot be read"):
         read_ranges(tmp_path)
-    assert NEAR_KM == 200
+    assert NEAR_KM == 300
