@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geotreeclip.errors import run_main
 from geotreeclip.training.config import RunConfig
-from geotreeclip.training.settings_help import Option, show_help, wants_help
+from geotreeclip.training.settings_help import USAGE, Option, show_help, wants_help
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> tup
         show_help(prog, _DESCRIPTION, RunConfig, _OPTIONS)
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=prog, description=_DESCRIPTION)
+    parser = ArgumentParser(prog=prog, usage=USAGE, description=_DESCRIPTION)
     parser.add_argument("--config", action="config", help="YAML file of settings; later options override it")
     for flags, keywords in _OPTIONS:
         parser.add_argument(*flags, **keywords)

@@ -12,7 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-__all__ = ["Option", "show_help", "wants_help"]
+__all__ = ["USAGE", "Option", "show_help", "wants_help"]
+
+USAGE = "%(prog)s [--config FILE] [--SETTING VALUE ...]"
+"""In help and above errors; all settings would fill a screen."""
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
 """Flags and keywords of an option beside the settings, as `add_argument` takes them."""
@@ -34,9 +37,7 @@ def show_help(prog: str, description: str, settings: type, options: Sequence[Opt
         settings: Dataclass of the settings; its docstring and those of the dataclasses within tell of each.
         options: Options that are no settings.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, usage="%(prog)s [--config FILE] [--SETTING VALUE ...]", description=description
-    )
+    parser = argparse.ArgumentParser(prog=prog, usage=USAGE, description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings; later options override it")
     parser.add_argument("--print_config", action="store_true", help="print the settings that result, as YAML, and exit")
     for flags, keywords in options:

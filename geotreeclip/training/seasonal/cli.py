@@ -9,7 +9,7 @@ from typing import Any
 
 from geotreeclip.errors import run_main
 from geotreeclip.training.seasonal.config import SeasonalConfig
-from geotreeclip.training.settings_help import show_help, wants_help
+from geotreeclip.training.settings_help import USAGE, show_help, wants_help
 
 __all__ = ["main", "parse"]
 
@@ -24,7 +24,7 @@ def parse(argv: Sequence[str] | None = None) -> SeasonalConfig:
         show_help(_PROG, _DESCRIPTION, SeasonalConfig)
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=_PROG, description=_DESCRIPTION)
+    parser = ArgumentParser(prog=_PROG, usage=USAGE, description=_DESCRIPTION)
     parser.add_argument("--config", action="config", help="YAML file of settings; later options override it")
     parser.add_class_arguments(SeasonalConfig, None)
     ready: Any = parser.instantiate(parser.parse_args(words))
