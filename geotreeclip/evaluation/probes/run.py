@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.evaluation.probes.fitting import PROBES, choose
-from geotreeclip.evaluation.probes.scores import SCORES, best_thresholds, jackknife, macro_f1_of_labels
+from geotreeclip.evaluation.probes.scores import (
+    SCORES,
+    best_thresholds,
+    jackknife,
+    macro_f1_of_labels,
+    micro_f1_of_labels,
+)
 from geotreeclip.evaluation.report import Row, make_row
 from geotreeclip.evaluation.splits import assign_folds, nearest_km, spatial_blocks
 
@@ -183,8 +189,9 @@ def report_rows(problem: Problem, outcomes: Sequence[Outcome], options: Options,
         scores = dict(SCORES[problem.task])
         predictions = dict.fromkeys(scores, outcome.predicted)
         if outcome.thresholds is not None:
-            scores["macro_f1"] = macro_f1_of_labels
-            predictions["macro_f1"] = outcome.predicted - outcome.thresholds[outcome.fold]
+            scores |= {"macro_f1": macro_f1_of_labels, "micro_f1": micro_f1_of_labels}
+            answers = outcome.predicted - outcome.thresholds[outcome.fold]
+            predictions |= {"macro_f1": answers, "micro_f1": answers}
         for name, score in scores.items():
             shared = {**about, "method": outcome.probe, "split": shown, "group": "all", "seed": options.seed}
             interval = jackknife(score, problem.target, predictions[name], blocks, seed=options.seed)

@@ -51,6 +51,12 @@ def _macro_f1(truth: Floats, answer: Floats) -> float:
     return float((2 * both / np.maximum(truth.sum(axis=0) + answer.sum(axis=0), 1))[occurs].mean())
 
 
+def micro_f1_of_labels(truth: Floats, predicted: Floats) -> float:
+    """F1 over all pairs of sample and label, where predictions (minus their threshold) above 0 are answers."""
+    answer = predicted > 0
+    return float(2 * (truth * answer).sum() / max(truth.sum() + answer.sum(), 1))
+
+
 def average_precision(truth: Floats, score: Floats) -> float:
     """Area under precision over recall, sum of precision at each gain in recall; ties count as one step."""
     order = np.argsort(-score, kind="stable")

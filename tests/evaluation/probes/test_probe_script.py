@@ -86,4 +86,4 @@ def test_a_model_embeds_the_places_of_a_table(tiny_model_dir, tmp_path, monkeypa
 
 def test_both_or_neither_source_is_refused(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, "--target", "x", "--out", tmp_path / "r.json") == 2
-    assert "either --embedding" in capsys.readouterr().err
+    assert "give one of --embedding FILE" in capsys.readouterr().err
