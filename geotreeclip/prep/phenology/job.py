@@ -1,4 +1,4 @@
-"""Command that writes the phenology of samples (`data_prep/phenology.py`)."""
+"""Command that writes the phenology of samples (`data_prep/phenology.py`), fitted or from MODIS MCD12Q2."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +19,15 @@ from geotreeclip.prep.phenology.cycles import Cycles, PhenologyConfig
 from geotreeclip.prep.phenology.fallback import fill_missing
 from geotreeclip.prep.phenology.fit import fit_cycles
 from geotreeclip.prep.phenology.index import screen_spikes
-from geotreeclip.prep.phenology.series import Series, packed_series, table_series
+from geotreeclip.prep.phenology.mcd12q2 import VALID_DAYS, cycles_from_mcd12q2
+from geotreeclip.prep.phenology.product import WORST_QUALITY, find_layers, read_product
+from geotreeclip.prep.phenology.series import Series, packed_series, sample_places, table_series
 from geotreeclip.schema import REFLECTANCE_SCALE
 
-__all__ = ["fit_series", "main", "write_phenology"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["fit_series", "main", "write_phenology", "write_product"]
 
 
 def fit_series(series: Series, config: PhenologyConfig) -> tuple[Cycles, np.ndarray]:
@@ -57,8 +63,6 @@ def write_phenology(
         How many samples have their cycle from where, and why not from themselves ("calendar (gap)").
     """
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from tqdm import tqdm
 
     heads: list[pd.DataFrame] = []
@@ -73,7 +77,43 @@ def write_phenology(
             bar.update(len(fitted))
     if not cycles:
         raise ConfigError(f"{source}: has no samples")
-    head, table = pd.concat(heads, ignore_index=True), Cycles.joined(cycles)
+    return _store(pd.concat(heads, ignore_index=True), Cycles.joined(cycles), out, config, source=source, fill=fill)
+
+
+def write_product(
+    places: pd.DataFrame, folder: Path, out: Path, config: PhenologyConfig, *, worst: int, fill: bool = True
+) -> Counter[str]:
+    """Read cycles from layers of MCD12Q2 at places and write a row a sample, as `write_phenology` does.
+
+    The column `observed` holds the years with a first cycle, `screened` the cycles left out for their quality.
+
+    Args:
+        places: sample_id, longitude, latitude.
+        folder: GeoTIFFs, see :mod:`.product`.
+        out: File to write.
+        config: Options of the fall-back.
+        worst: Largest QA_Overall that is taken.
+        fill: As in `write_phenology`.
+    """
+    layers = find_layers(folder)
+    lon, lat = (places[name].to_numpy(dtype=float, na_value=np.nan) for name in ("longitude", "latitude"))
+    product = read_product(layers, lon, lat, worst)
+    cycles = cycles_from_mcd12q2(product.days, product.num_cycles, product.amplitude)
+    seen = ((product.days[:, :, 0] <= VALID_DAYS[1]).all(2) & (product.num_cycles > 0)).sum(1)
+    head = places[["sample_id", "longitude", "latitude"]].reset_index(drop=True)
+    head = head.assign(observed=seen.astype(np.int16), screened=product.poor)
+    about = {"product": "MCD12Q2", "years": list(layers.years), "worst_quality": worst}
+    return _store(head, cycles, out, config, source=folder.name, fill=fill, **about)
+
+
+def _store(
+    head: pd.DataFrame, table: Cycles, out: Path, config: PhenologyConfig, *, source: str, fill: bool, **more: Any
+) -> Counter[str]:
+    """Fill gaps, write the table with its options, and count where cycles come from."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     if fill:
         if head[["longitude", "latitude"]].isna().any(axis=None):
             row = int(np.argmax(head[["longitude", "latitude"]].isna().any(axis=1)))
@@ -85,7 +125,7 @@ def write_phenology(
     frame = pd.concat([head.iloc[:, :3], table.frame(), head.iloc[:, 3:]], axis=1)
     options = asdict(config)
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
-    about = {"phenology": options, "phenology_hash": digest, "source": source, "filled": fill}
+    about = {"phenology": options, "phenology_hash": digest, "source": source, "filled": fill, **more}
     stored = pa.Table.from_pandas(frame, preserve_index=False)
     stored = stored.replace_schema_metadata(
         {**(stored.schema.metadata or {}), b"geotreeclip": json.dumps(about).encode()}
@@ -102,7 +142,8 @@ def write_phenology(
 def _parser() -> argparse.ArgumentParser:
     usual = PhenologyConfig()
     parser = argparse.ArgumentParser(
-        prog="data_prep/phenology.py", description="Fit the vegetation cycle of samples from their time series."
+        prog="data_prep/phenology.py",
+        description="Fit the vegetation cycle of samples from their time series, or read it from MODIS MCD12Q2.",
     )
     add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
@@ -117,6 +158,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--scale", type=float, default=REFLECTANCE_SCALE, help="digital numbers per reflectance (%(default)s)"
     )
+    group = parser.add_argument_group("MODIS MCD12Q2 instead of series, at the places of --data or --table")
+    group.add_argument("--mcd12q2", type=Path, metavar="DIR", help="GeoTIFFs of its layers (Greenup_1_2019.tif, ...)")
+    group.add_argument(
+        "--worst-quality", type=int, default=WORST_QUALITY, metavar="N",
+        help="largest QA_Overall that is taken: 0 best to 3 poor (%(default)s)",
+    )  # fmt: skip
     group = parser.add_argument_group("fit")
     group.add_argument("--smoother", choices=("pchip", "binomial"), default=usual.smoother, help="(%(default)s)")
     group.add_argument("--screen", action="store_true", help="leave out single bright steps (missed clouds)")
@@ -135,10 +182,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = vars(_parser().parse_args(argv))
     data, table, out, fill = (args.pop(name) for name in ("data", "table", "out", "fill"))
     columns = {name: args.pop(name) for name in ("red", "nir", "index", "start", "scale")}
+    product, worst = args.pop("mcd12q2"), args.pop("worst_quality")
     config = PhenologyConfig(**args)
+    if product is not None:
+        places = sample_places(data or table, packed=data is not None)
+        total = len(places)
+        print(f"reading MCD12Q2 of {product} at {total:,} places of {data or table} -> {out}")
+        counts = write_product(places, product, out, config, worst=worst, fill=fill)
+        return _tell(counts, total, out)
     total, parts = packed_series(data) if data is not None else table_series(table, **columns)
     print(f"fitting the cycles of {total:,} samples of {data or table} -> {out}")
     counts = write_phenology(parts, out, config, source=(data or table).name, fill=fill, total=total)
+    return _tell(counts, total, out)
+
+
+def _tell(counts: Counter[str], total: int, out: Path) -> int:
     for words, count in counts.most_common():
         print(f"{words:<28}{count:>12,} {count / total:>7.1%}")
     print(f"wrote {out}")

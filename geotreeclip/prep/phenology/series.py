@@ -19,7 +19,7 @@ from geotreeclip.schema import BANDS, MISSING_DN, REFLECTANCE_SCALE
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Series", "packed_series", "table_series"]
+__all__ = ["Series", "packed_series", "sample_places", "table_series"]
 
 BATCH = 4096
 
@@ -109,6 +109,27 @@ def table_series(
     return (
         _wide(frame, path, red, nir, index, start, scale) if wide.pop() else _long(frame, path, red, nir, index, scale)
     )
+
+
+def sample_places(path: Path, *, packed: bool) -> pd.DataFrame:
+    """sample_id, longitude and latitude of a packed set or a table.
+
+    Raises:
+        DataError: It cannot be read, or holds no places.
+    """
+    import pandas as pd
+
+    if packed:
+        from geotreeclip.data.packed import PackedDataset
+
+        frame = PackedDataset(path).samples()
+    else:
+        frame = _read(path)
+    longitude, latitude = _places(frame)
+    if np.isnan(longitude).all() or np.isnan(latitude).all():
+        raise DataError(f"{path}: has no longitude and latitude, so nothing can be read there")
+    ids = frame["sample_id"].astype(str).to_numpy() if "sample_id" in frame else np.arange(len(frame)).astype(str)
+    return pd.DataFrame({"sample_id": ids, "longitude": longitude, "latitude": latitude})
 
 
 def _wide(
