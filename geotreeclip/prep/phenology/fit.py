@@ -11,7 +11,7 @@ from geotreeclip.prep.phenology.circular import YEAR
 from geotreeclip.prep.phenology.cycles import Cycle, Cycles, PhenologyConfig, Reason, Source, ordered
 from geotreeclip.prep.phenology.index import composite
 
-__all__ = ["fill_winter", "fit_cycle", "fit_cycles", "noon_sun"]
+__all__ = ["fill_winter", "fit_cycle", "fit_cycles", "fitted_curve", "noon_sun"]
 
 MOST_STEPS = 24
 """A series of more steps is made one of monthly medians first."""
@@ -111,6 +111,40 @@ def fit_cycles(
         gone = rows[longest > config.max_gap_days]
         _forget(result, gone, Reason.GAP)
     return result
+
+
+def fitted_curve(
+    values: ArrayLike, days: ArrayLike, latitude: float | None, at: ArrayLike, config: PhenologyConfig | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The curve that `fit_cycles` puts through one series, to draw it.
+
+    Args:
+        values: [T], EVI2, NaN where missing.
+        days: [T], distinct days of the year in [0, 365).
+        latitude: Degrees, or None to fill no winter.
+        at: [M] days.
+        config: Options.
+
+    Returns:
+        The curve [M], NaN where there is nothing to fit, and which steps were filled as polar winter [T].
+    """
+    config = config or PhenologyConfig()
+    day, value = np.asarray(days, dtype=np.float64) % YEAR, np.asarray(values, dtype=np.float64)
+    order = np.argsort(day)
+    day, value = day[order][None], value[order][None]
+    filled = np.zeros(value.shape, dtype=bool)
+    if config.winter_fill and latitude is not None:
+        value, filled = fill_winter(value, day, np.array([latitude], dtype=np.float64))
+    valid = ~np.isnan(value[0])
+    back = np.empty(len(order), dtype=bool)
+    back[order] = filled[0]
+    when = np.asarray(at, dtype=np.float64)
+    if valid.sum() < 2:
+        return np.full(len(when), np.nan), back
+    known_day, known = day[:, valid], value[:, valid]
+    if config.smoother == "binomial":
+        known_day, known = day, _binomial(known_day, known, day)
+    return curve.evaluate(known_day, known, when)[0], back
 
 
 def noon_sun(day: ArrayLike, latitude: ArrayLike) -> NDArray[np.float64]:
