@@ -449,7 +449,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[8, 20], help="labelled samples of a species")
     parser.add_argument("--steps", type=int, default=300, help="of a pretraining by season2 (%(default)s)")
     parser.add_argument("--finetune-steps", type=int, default=150, help="(%(default)s)")
-    parser.add_argument("--pretraining-rate", type=float, default=1e-3, help="learning rate (%(default)g)")
+    parser.add_argument("--pretraining-rate", type=float, default=2e-3, help="learning rate (%(default)g)")
     parser.add_argument("--finetune-rate", type=float, default=1e-3, help="from a pretrained start (%(default)g)")
     parser.add_argument("--random-rate", type=float, default=2e-3, help="from a random start (%(default)g)")
     args = parser.parse_args()
