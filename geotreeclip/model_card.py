@@ -1,6 +1,7 @@
 """The card of a model, written from what lies beside its weights and from reports of its evaluation.
 
-Every figure comes from a file; what no file tells is said to be unknown.
+Every figure comes from a file; what no file tells is said to be unknown. Cards of models without a run are in
+`geotreeclip.model_card_texts`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from geotreeclip.models.directory import LoadedModel
     from geotreeclip.ranges import Ranges
 
-__all__ = ["model_card", "read_report"]
+__all__ = ["SECTIONS", "card_head", "model_card", "read_report"]
+
+SECTIONS: tuple[str, ...] = (
+    "Use", "Licences", "Inputs", "Training", "Scores", "Probabilities and ranges", "Limits", "Citation",
+)  # fmt: skip
+"""Headings that every card has."""
 
 _METRICS = {
     "top1": "top-1",
@@ -79,25 +85,77 @@ def model_card(
     weights = sum(value.numel() for value in loaded.model.parameters())
     known = int((loaded.counts > 0).sum())
     sections = [
-        _head(weights_licence),
+        card_head(weights_licence, config.name, reports),
         f"# geotreeclip {config.name}\n\nPlaces and taxa in one embedding space of {config.embed_dim} dimensions; "
-        f'{weights:,} weights, SHA-256 `{loaded.fingerprint}`. `geotreeclip.load("DIRECTORY")` reads it.',
-        _licences(weights_licence, data_licence),
-        _inputs(config.observation.inputs, loaded.statistics.worldclim, published=published),
+        f"{weights:,} weights, SHA-256 `{loaded.fingerprint}`.",
+        "## Use\n```python\nimport geotreeclip\n\n"
+        'model = geotreeclip.load("DIRECTORY")  # or "hf-hub:owner/name@COMMIT"\n'
+        "answers = model.classify(images=images, bands=bands, months=months, longitude=8.4, latitude=47.3)\n```",
+        licence_section(weights_licence, data_licence or _record_licences(training)),
+        input_section(config.observation.inputs, loaded.statistics.worldclim, published=published),
         _training(training, len(loaded.taxonomy), known, int(loaded.counts.sum())),
         _scores(reports, training),
         _answers(calibration, ranges),
         _limits(loaded, calibration),
+        CITATION,
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _head(licence: str) -> str:
-    lines = ["---", *([f"license: {licence}"] if licence else ["license: other"]), "library_name: geotreeclip"]
-    return "\n".join([*lines, "tags: [tree-species, sentinel-2, clip, ecology]", "---"])
+CITATION = (
+    "## Citation\n`CITATION.cff` of geotreeclip, and the occurrence records that the model was trained on, by the "
+    "identifiers that their source asks for."
+)
 
 
-def _licences(weights: str, data: str) -> str:
+def card_head(licence: str, name: str = "", reports: Sequence[Mapping[str, Any]] = (), **more: Any) -> str:
+    """The metadata of the hub between its two lines of dashes.
+
+    Args:
+        licence: SPDX identifier of the weights' licence; "" where nobody stated one.
+        name: What the hub shows scores under.
+        reports: Species scores of all samples with all inputs are told to the hub too.
+        **more: Further fields of `huggingface_hub.ModelCardData`.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    tags = ["tree-species", "sentinel-2", "clip", "ecology"]
+    told = {"license": licence} if licence else {"license": "other", "license_name": "not-stated"}
+    results = [
+        EvalResult(
+            task_type="zero-shot-classification",
+            dataset_type=str(row.get("set") or "set"),
+            dataset_name=str(report["meta"].get("scored") or "a set"),
+            metric_type="accuracy",
+            metric_name=f"species {_METRICS[row['metric']]}, {row.get('prior') or 'training'} prior",
+            metric_value=round(float(row["value"]), 4),
+        )
+        for report in reports
+        for row in _first_protocol(report["rows"])
+        if row["metric"] in ("top1", "top5", "macro_top1")
+        and (row.get("system"), row.get("inputs")) == ("geotreeclip", "all")
+    ]
+    scored = {"model_name": f"geotreeclip {name}", "eval_results": results} if results else {}
+    data = ModelCardData(**{**told, **more}, library_name="geotreeclip", tags=tags, **scored)
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _record_licences(training: Mapping[str, Any]) -> str:
+    """Licences of the training records as the run counted them, "" where its set has none."""
+    licences = training.get("licences") or {}
+    if not licences:
+        return ""
+    counted = ", ".join(f"{name} {count:,}" for name, count in licences.items())
+    sets = (
+        f"; {training['datasets']:,} data sets, listed in `datasets.csv` of the packed set"
+        if training.get("datasets")
+        else ""
+    )
+    return f"records by licence: {counted}{sets}"
+
+
+def licence_section(weights: str, data: str) -> str:
+    """What may be done with code, weights and data, apart."""
     return (
         "## Licences\n"
         "- Code: Apache-2.0.\n"
@@ -106,7 +164,8 @@ def _licences(weights: str, data: str) -> str:
     )
 
 
-def _inputs(inputs: Sequence[str], worldclim: str, *, published: bool) -> str:
+def input_section(inputs: Sequence[str], worldclim: str, *, published: bool = False) -> str:
+    """What a model reads, in which units."""
     lines = [
         f"## Inputs\n- Reads: {', '.join(inputs)}; {'all are expected' if published else 'each may be missing'}.",
         f"- Sentinel-2 surface reflectance as digital numbers (reflectance x 10,000, offset removed), bands "
@@ -122,8 +181,10 @@ def _training(training: Mapping[str, Any], taxa: int, known: int, samples: int) 
         f"`{training.get('prompt', ' / '.join(RANKS))}`."
     ]
     if "steps" in training:
+        run = training.get("config", {})
+        size = f" of {run['batch_size']} samples, seed {run.get('seed', '?')}" if "batch_size" in run else ""
         lines.append(
-            f"{training['steps']:,} steps, weights of step {training.get('kept_step', '?')}; split "
+            f"{training['steps']:,} steps{size}; weights of step {training.get('kept_step', '?')}; split "
             f"`{training.get('split') or 'random'}`, fold {training.get('fold', 0)}; data fingerprint "
             f"`{str(training.get('data_fingerprint', ''))[:16]}`."
         )
@@ -161,17 +222,25 @@ def _scores(reports: Sequence[Mapping[str, Any]], training: Mapping[str, Any]) -
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Species, all samples: a line for each system, prior and protocol; columns are metrics with their intervals."""
     found: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in rows:
-        if row.get("rank") != "species" or row.get("group") != "all" or row.get("metric") not in _METRICS:
-            continue
+    for row in _first_protocol(rows):
         key = tuple(str(row.get(name) or "") for name in ("system", "inputs", "prior", "candidates"))
-        found.setdefault(key, {}).setdefault(row["metric"], _figure(row))  # the published protocol comes first
+        found.setdefault(key, {})[row["metric"]] = _figure(row)
     names = [name for name in _METRICS if any(name in cells for cells in found.values())]
     head = ["system", "inputs", "prior", *(_METRICS[name] for name in names)]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for (system, inputs, prior, _), cells in found.items():
         lines.append(f"| {' | '.join([system, inputs, prior, *(cells.get(name, '') for name in names)])} |")
     return lines
+
+
+def _first_protocol(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Scores of species over all samples; of several protocols the first, which is the published one."""
+    found: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for row in rows:
+        if row.get("rank") == "species" and row.get("group") == "all" and row.get("metric") in _METRICS:
+            key = tuple(str(row.get(name) or "") for name in ("system", "inputs", "prior", "candidates", "metric"))
+            found.setdefault(key, row)
+    return list(found.values())
 
 
 def _figure(row: Mapping[str, Any]) -> str:

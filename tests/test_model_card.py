@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from huggingface_hub import ModelCard
 
 from geotreeclip.cli import main
 from geotreeclip.models.calibration import Calibration, write_calibration
@@ -38,7 +39,10 @@ def test_a_card_of_the_run_and_its_report(model, report, capsys):
     arguments = ["card", str(model), "--report", str(report), "--weights-licence", "cc-by-4.0"]
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    assert text.startswith("---\nlicense: cc-by-4.0\n")
+    card = ModelCard(text)
+    assert card.data.license == "cc-by-4.0"
+    (result,) = card.data.eval_results
+    assert (result.metric_name, result.metric_value) == ("species top-1, uniform prior", 0.4325)
     for part in (
         fingerprint, "1,182 samples of 8 taxa", "Weights: cc-by-4.0", "B8 is the fourth", "Training data: not stated",
         "| geotreeclip | all | uniform | 43.2 [37.8, 48.2] % | 2.346 [2.100, 2.500] |",
@@ -52,6 +56,15 @@ def test_a_card_of_the_run_and_its_report(model, report, capsys):
     capsys.readouterr()
     assert main(["card", str(model)]) == 0
     assert capsys.readouterr().out == text
+
+
+def test_licences_of_the_records_as_the_run_counted_them(model, capsys):
+    account = json.loads((model / "training.json").read_text())
+    account |= {"licences": {"CC0_1_0": 1200, "CC_BY_NC_4_0": 3}, "datasets": 17}
+    (model / "training.json").write_text(json.dumps(account))
+    assert main(["card", str(model), "--new"]) == 0
+    text = capsys.readouterr().out
+    assert "- Training data: records by licence: CC0_1_0 1,200, CC_BY_NC_4_0 3; 17 data sets" in text
 
 
 def test_what_is_not_known_is_not_said(model, capsys):

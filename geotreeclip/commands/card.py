@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geotreeclip.errors import DataError
+from geotreeclip.errors import ConfigError, DataError
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--new", action="store_true", help="make a new card also without reports")
     parser.add_argument(
+        "--size",
+        metavar="NAME",
+        help="print the card of a size that has no weights yet, or of published: the checkpoint",
+    )
+    parser.add_argument(
         "--weights-licence", default="", metavar="SPDX", help="licence of the weights, such as cc-by-4.0"
     )
     parser.add_argument("--data-licence", default="", metavar="TEXT", help="licences of the training data, in words")
@@ -31,6 +36,14 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         GeotreeclipError: If there is no such model, it has no card, or a report is of another one.
     """
+    if args.size is not None:
+        from geotreeclip.model_card_texts import size_card
+
+        if args.model or args.report or args.new or args.write:
+            raise ConfigError("--size goes alone: it is the card of no model directory")
+        print(size_card(args.size), end="")
+        return
+
     from geotreeclip.model_sources import find_model
 
     directory = find_model(args.model)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from geotreeclip.models.directory import LoadedModel
     from geotreeclip.taxonomy import Taxonomy
 
 __all__ = ["add_arguments", "read_taxa", "run"]
@@ -56,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
     from geotreeclip.data.packed import PackedDataset
     from geotreeclip.data.statistics import Statistics
+    from geotreeclip.model_card_texts import published_card
     from geotreeclip.models.directory import load_published, save_model
     from geotreeclip.models.published_ranges import TRAINING_BATCH, batch_ranges
     from geotreeclip.taxonomy import Taxonomy
@@ -89,8 +89,9 @@ def run(args: argparse.Namespace) -> None:
     if args.out.is_dir():
         args.out.rmdir()  # empty
     statistics = Statistics.empty() if dataset is None else dataset.statistics
+    card = published_card(loaded.training["source"], loaded.fingerprint, len(taxonomy), origin)
     save_model(
-        args.out, loaded.model, taxonomy, counts, statistics, training, card(loaded, taxonomy, origin),
+        args.out, loaded.model, taxonomy, counts, statistics, training, card,
         label_embeddings=not args.skip_label_embeddings, progress=sys.stderr.isatty(),
     )  # fmt: skip
     print(f'Written: {args.out}. geotreeclip.load("{args.out}") reads it, `geotreeclip classify --model` too.')
@@ -135,42 +136,3 @@ def read_taxa(path: Path) -> tuple[Taxonomy, npt.NDArray[np.int64]]:
     if len(counts) and counts.max() == 1:  # a list of taxa tells nothing of how common they are
         counts = np.zeros_like(counts)
     return taxonomy, counts
-
-
-def card(loaded: LoadedModel, taxonomy: Taxonomy, ranges: str) -> str:
-    """The model card."""
-    from geotreeclip.schema import BANDS
-
-    return f"""---
-library_name: geotreeclip
-tags: [tree-species, sentinel-2, clip, ecology]
----
-# GeoTreeCLIP as published ({loaded.training["source"]})
-
-The weights of Mu et al., GlobalGeoTree (Earth System Science Data 18, 1379-1403, 2026, doi 10.5194/essd-18-1379-2026),
-converted by `geotreeclip convert`; the licence is that of the published checkpoint. SHA-256 of the source file:
-`{loaded.fingerprint}`.
-
-## Inputs
-- Sentinel-2 surface reflectance as digital numbers, bands {", ".join(BANDS)} (B8 is the fourth), 5 x 5 pixels of
-  10 m, twelve monthly medians; a month without data is 0.
-- 27 environmental variables in the units of `geotreeclip.schema.VARIABLES` (WorldClim 2.1). The model was trained on
-  WorldClim 1 in tenths of a degree and on aspect in plain degrees; the conversion is made inside.
-
-## Normalisation
-The published scripts scale every band and variable by the extremes of the batch at hand, at test time too, so that a
-prediction depends on its batch mates. `load(..., normalisation="batch")` repeats that, for published scores. By default
-inputs are scaled by fixed ranges, so that one place can be classified alone. Ranges: {ranges}. Values outside are cut.
-
-## Labels
-{f"{len(taxonomy):,} taxa." if len(taxonomy) else "None: name the candidates yourself."} The loss leaves the prior of
-the training set out of the scores; `prior="training"` adds it where label counts were given. Probabilities use the
-temperature of training, 0.07, and are not calibrated (the published test script multiplies similarities by 100 instead
-of 1 / 0.07, which changes no ranking).
-
-## Limits
-- In the published training script three layers (image and environment projections, fusion) are in no group of the
-  optimizer, so they seem to have stayed random.
-- Some published classes are higher taxa under a species' name, and some are no trees; coordinates alone explain much of
-  the published test sets. Compare with spatially blocked scores and location-only baselines.
-"""
