@@ -90,7 +90,7 @@ class PackReport:
 def pack(
     sources: Sequence[str | Path], out: str | Path, *, samples: Sequence[str | Path] = (),
     exclude: Sequence[str | Path] = (), place_decimals: int = 4, worldclim: str = "auto", resolution: str = "",
-    shard_samples: int = 32768, limit: int | None = None, progress: bool = False,
+    shard_samples: int = 32768, limit: int | None = None, lenient_share: float = 0.01, progress: bool = False,
 ) -> PackReport:  # fmt: skip
     """Packs published shards, one after the other, and goes on where an interrupted run stopped.
 
@@ -104,13 +104,15 @@ def pack(
         resolution: resolution of the environmental rasters, in words, for the record.
         shard_samples: samples per packed shard.
         limit: stop after so many samples.
+        lenient_share: refused samples above this share of those read are an error; it may change when a run goes on.
         progress: whether to print counts and a progress bar to standard error.
 
     Returns:
         The report, also in pack_report.json; refused.parquet lists what was refused.
 
     Raises:
-        DataError: a source cannot be read, nothing could be packed, or `out` holds something else.
+        DataError: a source cannot be read, too many samples are refused, nothing could be packed, or `out` holds
+            something else.
     """
     from geotreeclip.data.packjob import Job, Options
 
@@ -118,7 +120,7 @@ def pack(
         tuple(str(source) for source in sources), tuple(str(path) for path in samples),
         tuple(str(path) for path in exclude), place_decimals, worldclim, resolution, shard_samples, limit,
     )  # fmt: skip
-    return Job(options, Path(out), progress).run()
+    return Job(options, Path(out), progress, lenient_share).run()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +144,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolution", default="", metavar="TEXT", help="resolution of the environmental rasters")
     parser.add_argument("--shard-samples", type=int, default=32768, metavar="N", help="samples per packed shard")
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N samples")
+    parser.add_argument(
+        "--lenient-share", type=float, default=0.01, metavar="SHARE",
+        help="stop when more than this share of the samples read is refused (default %(default)g; 1 packs what can be)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -149,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     report = pack(
         args.sources, args.out, samples=args.samples, exclude=args.exclude, place_decimals=args.place_decimals,
         worldclim=args.worldclim, resolution=args.resolution, shard_samples=args.shard_samples, limit=args.limit,
-        progress=True,
+        lenient_share=args.lenient_share, progress=True,
     )  # fmt: skip
     print(report.summary())
     print(f"written to {args.out}")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Options"]
 
 _CHUNK = 512
+_LEAST = 1000  # a share of fewer samples says nothing
 _STATE = ".pack"
 _LONGITUDE, _LATITUDE = VARIABLE_INDEX["longitude"], VARIABLE_INDEX["latitude"]
 _PUBLISHED_RESOLUTION = {"1": "30 arc-seconds", "2.1": ""}
@@ -67,14 +68,17 @@ class Job:
         options: what to pack and how.
         out: the packed directory.
         progress: whether to print counts and a progress bar.
+        lenient_share: more refused samples than this share of those read is an error.
     """
 
-    def __init__(self, options: Options, out: Path, progress: bool) -> None:
+    def __init__(self, options: Options, out: Path, progress: bool, lenient_share: float) -> None:
         if options.limit is not None and options.limit < 1:
             raise DataError(f"limit {options.limit} must be at least 1")
         if not 0 <= options.place_decimals <= 8:
             raise DataError(f"{options.place_decimals} decimals of a place: give 0 to 8")
-        self.options, self.out, self.progress = options, out, progress
+        if not 0 <= lenient_share <= 1:
+            raise DataError(f"lenient share {lenient_share} is a share of the samples: give 0 to 1")
+        self.options, self.out, self.progress, self.lenient_share = options, out, progress, lenient_share
         self.state = out / _STATE
         self.report = PackReport()
         self.units: str | None = None if options.worldclim == "auto" else options.worldclim
@@ -238,6 +242,14 @@ class Job:
             self.report.notices += 1
         kind = "refused" if refusal.is_sample else "notice"
         self.refused.append((refusal.shard, refusal.key, kind, refusal.reason))
+        report = self.report
+        if refusal.is_sample and report.refused > self.lenient_share * max(report.read, _LEAST):
+            first = next(row for row in self.refused if row[2] == "refused")
+            raise DataError(
+                f"{report.refused:,} of {report.read:,} samples read are refused, more than the share of "
+                f"{self.lenient_share:g} that is tolerated; the first: {first[0]}, {first[1]}: {first[3]}; the last: "
+                f"{refusal}; mend or leave out the shards, or go on with a larger --lenient-share"
+            )
 
     def _full(self, waiting: int = 0) -> bool:
         return self.options.limit is not None and self.writer.samples + waiting >= self.options.limit

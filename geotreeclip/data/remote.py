@@ -27,6 +27,7 @@ from tqdm import tqdm
 from geotreeclip.cache import cache_directory
 from geotreeclip.data.manifest import MANIFEST, Manifest, sha256_file
 from geotreeclip.data.shardfile import sync_directory, write_atomically
+from geotreeclip.data.sources import hub_faults
 from geotreeclip.errors import DataError, run_main
 
 __all__ = ["fetch_set", "is_remote", "turn"]
@@ -37,6 +38,7 @@ _PIECE = 1 << 20
 _TRIES = 5
 _TIMEOUT = 60.0
 _MAX_MANIFEST = 1 << 30
+_FAULTS = (OSError, http.client.HTTPException)
 
 
 class _Absent(Exception):
@@ -151,6 +153,8 @@ def _fetch_split(remote: _Remote, split: str, folder: Path) -> None:
         data = remote.bytes(f"splits/{split}.parquet")
     except _Absent:
         return
+    except _FAULTS as error:
+        raise DataError(f"{remote.address}/splits/{split}.parquet: cannot be read: {error}") from error
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda aside: aside.write_bytes(data))
 
@@ -182,6 +186,8 @@ class _Remote:
             return self.bytes(file).decode("utf-8")
         except _Absent as error:
             raise DataError(f"{self.address}: has no {file}, so it is no packed set; {error}") from error
+        except _FAULTS as error:
+            raise DataError(f"{self.address}/{file}: cannot be read: {error}") from error
         except UnicodeDecodeError as error:
             raise DataError(f"{self.address}/{file}: is no text ({error})") from error
 
@@ -212,7 +218,7 @@ class _Remote:
                 fault: Exception = EOFError(f"it ends at byte {have} of {size}")
             except _Absent as error:
                 raise DataError(f"{self.address}/{file}: named in the manifest, but {error}") from error
-            except (OSError, http.client.HTTPException) as error:
+            except _FAULTS as error:
                 fault = error
             if have < size:
                 tries += 1
@@ -241,6 +247,8 @@ class _Remote:
                     yield cast("BinaryIO", stream)
             except FileNotFoundError as error:
                 raise _Absent("the hub has no such file") from error
+            except hub_faults() as error:
+                raise ConnectionError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
         else:
             yield from _http(address, start)
 

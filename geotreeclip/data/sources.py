@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 
 from geotreeclip.errors import DataError
 
-__all__ = ["OpenSource", "expand_sources", "open_source", "source_name"]
+__all__ = ["OpenSource", "expand_sources", "hub_faults", "open_source", "source_name"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _RETRIES = 5
@@ -52,7 +52,11 @@ def expand_sources(sources: Iterable[str | Path]) -> list[str]:
         text = str(source)
         scheme = _scheme(text)
         if scheme == "hf" and ("*" in text or not text.endswith(".tar")):
-            found = _hub().glob(text.removeprefix("hf://").rstrip("/") + ("" if "*" in text else "/**.tar"))
+            pattern = text.removeprefix("hf://").rstrip("/") + ("" if "*" in text else "/**/*.tar")
+            try:
+                found = _hub().glob(pattern)
+            except hub_faults() as error:
+                raise DataError(f"{text}: the hub cannot list it: {_first_line(error)}") from error
             shards = sorted(f"hf://{path}" for path in found)
         elif scheme or Path(text).is_file():
             shards = [text]
@@ -85,10 +89,11 @@ def open_source(source: str | Path) -> Iterator[OpenSource]:
         try:
             info: dict[str, Any] = _hub().info(text.removeprefix("hf://"))
             remote = _hub().open(text.removeprefix("hf://"), "rb", block_size=8 << 20)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{text}: cannot be opened: {error}") from error
-        with remote as stream:
-            yield OpenSource(stream, info.get("size"), str(info.get("blob_id") or info.get("size")))
+        except hub_faults() as error:
+            raise DataError(f"{text}: cannot be opened: {_first_line(error)}") from error
+        with remote, io.BufferedReader(_HubFile(text, remote), 1 << 20) as stream:
+            version = str(info.get("blob_id") or info.get("size"))
+            yield OpenSource(cast("BinaryIO", stream), info.get("size"), version)
     else:
         try:
             local = Path(text).open("rb")  # noqa: SIM115 - closed below; only opening may fail here
@@ -116,6 +121,38 @@ def _hub() -> Any:
     from huggingface_hub import HfFileSystem
 
     return HfFileSystem()
+
+
+def hub_faults() -> tuple[type[Exception], ...]:
+    """What the client of the hub raises; errors of its transport are no OSErrors, but kin of its own errors."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    kin = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    return OSError, ValueError, kin
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without the advice that the client of the hub adds below."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class _HubFile(io.RawIOBase):
+    """A file of the hub read forward; the client tries again by itself, and what it gives up on is a DataError."""
+
+    def __init__(self, address: str, remote: Any) -> None:
+        super().__init__()
+        self._address, self._remote = address, remote
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._remote.read(len(buffer))
+        except hub_faults() as error:
+            raise DataError(f"{self._address}: {_first_line(error)}; run the command again") from error
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):

@@ -102,6 +102,27 @@ def test_every_sample_is_accounted_for(tar, published_samples, tmp_path):
     assert stored["refused"] == 3
 
 
+def test_too_many_refused_samples_stop_the_job_until_more_is_allowed(
+    tar, published_samples, tmp_path, monkeypatch, capsys
+):
+    samples = published_samples(12)
+    for number, sample in enumerate(samples):
+        tar.sample(sample, **({"text": b"{"} if number in (2, 4, 9) else {}))
+    path = str(tar.close())
+    assert pack([path], tmp_path / "few").refused == 3  # three of so few say nothing
+    monkeypatch.setattr(packjob, "_LEAST", 0)
+    with pytest.raises(
+        DataError, match=r"2 of 5 .* first: GGT-000.tar, 2: text.json .* last: GGT-000.tar, 4: .*lenient-share"
+    ):
+        pack([path], tmp_path / "out", lenient_share=0.35)
+    assert main([path, "--out", str(tmp_path / "out"), "--lenient-share", "0.5"]) == 0  # goes on, with another limit
+    assert contents(tmp_path / "out") == contents(tmp_path / "few")
+    with pytest.raises(DataError, match="1 of 3 samples read are refused"):
+        pack([path], tmp_path / "strict", lenient_share=0)
+    assert main([path, "--out", str(tmp_path / "x"), "--lenient-share", "1.5"]) == 2
+    assert "give 0 to 1" in capsys.readouterr().err
+
+
 def test_duplicates_across_shards(published_samples, tmp_path):
     write_published(tmp_path / "a.tar", published_samples(5))
     write_published(tmp_path / "b.tar", published_samples(8))

@@ -399,7 +399,7 @@ class _Hub:
         self.root = root
 
     def glob(self, pattern):
-        assert pattern == "datasets/owner/name/GGT/**.tar"
+        assert pattern == "datasets/owner/name/GGT/**/*.tar"
         return ["datasets/owner/name/GGT/b.tar", "datasets/owner/name/GGT/a.tar"]
 
     def info(self, path):
