@@ -97,6 +97,7 @@ def _of_packed(path: Path, first: int) -> Iterator[PlaceBatch]:
 
     from geotreeclip.data.packed import PackedDataset
     from geotreeclip.observations import from_packed
+    from geotreeclip.prep.phase import check_days
 
     dataset = PackedDataset(path)
     if not len(dataset):
@@ -109,7 +110,11 @@ def _of_packed(path: Path, first: int) -> Iterator[PlaceBatch]:
             part[name].to_numpy(dtype=np.float64, na_value=np.nan) if name in part else np.full(len(rows), np.nan)
             for name in ("longitude", "latitude")
         )
-        build = lambda _, rows=rows: from_packed(dataset.read(rows))  # noqa: E731
+
+        def build(classifier: Classifier, rows: npt.NDArray[np.int64] = rows) -> ObservationBatch:
+            check_days(path, classifier.config)
+            return from_packed(dataset.read(rows))
+
         yield PlaceBatch(part["sample_id"].astype(str).tolist(), longitude, latitude, build)
 
 
@@ -167,11 +172,13 @@ def _batch(
             options |= {"images": images([str(name) for name in samples]), "scale": "dn", "nodata": MISSING_DN}
         environment: Any = numbers if inputs else None
         if args.source is not None:
-            options |= {"source": args.source, "year": args.year or _years(args.points, chunk, done)}
+            options |= {"source": args.source, "year": args.year or _column(args.points, chunk, "year", done)}
         if args.source is not None or args.rasters is not None:
             options |= {name: coordinates[name] for name in ("longitude", "latitude") if name in coordinates}
         if args.rasters is not None:
             options["rasters"], environment = args.rasters, None
+        if classifier.config.observation.season == "phase" and "greenup" in chunk.columns:
+            options["greenup"] = _column(args.points, chunk, "greenup", done)
         return classifier.build(
             environment=environment,
             name_sample=lambda row: f"{args.points}: row {done + row + 1}",
@@ -235,7 +242,7 @@ def _inputs(path: Path, columns: list[str], *, images: bool, rasters: bool) -> l
     if not rasters and not names - {"longitude", "latitude"}:
         used = "location and imagery are used" if images else "location alone is used"
         print(f"note: {path} has no environment columns: {used}", file=sys.stderr)
-    others = [column for column in columns if column not in inputs and column not in (*IDENTIFIERS, "year")]
+    others = [column for column in columns if column not in inputs and column not in (*IDENTIFIERS, "year", "greenup")]
     if others:
         print(f"note: {path}: columns not used: {listed(others)}", file=sys.stderr)
     return inputs
@@ -260,15 +267,16 @@ def _numbers(path: Path, chunk: pd.DataFrame, inputs: list[str], start: int) -> 
     return numbers
 
 
-def _years(path: Path, chunk: pd.DataFrame, start: int) -> npt.NDArray[np.float64]:
+def _column(path: Path, chunk: pd.DataFrame, name: str, start: int) -> npt.NDArray[np.float64]:
+    """A column of numbers without gaps."""
     import numpy as np
     import pandas as pd
 
-    years = pd.to_numeric(chunk["year"], errors="coerce").to_numpy(np.float64)
-    if np.isnan(years).any():
-        row = int(np.isnan(years).argmax())
-        raise InputError(f"{path}: row {start + row + 1}: year is {chunk['year'].iloc[row]!r}, not a number")
-    return np.asarray(years)
+    values = pd.to_numeric(chunk[name], errors="coerce").to_numpy(np.float64)
+    if np.isnan(values).any():
+        row = int(np.isnan(values).argmax())
+        raise InputError(f"{path}: row {start + row + 1}: {name} is {chunk[name].iloc[row]!r}, not a number")
+    return np.asarray(values)
 
 
 def _imagery(directory: Path, path: Path, identifier: str | None) -> Callable[[Sequence[str]], npt.NDArray[np.uint16]]:

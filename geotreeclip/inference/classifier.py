@@ -114,7 +114,8 @@ class Classifier(TrainedModel):
             batch_size: Places encoded at a time; it changes memory and speed, not the answers.
             **options: What `geotreeclip.build_observations` takes beside: bands, months or days, scale, offset, nodata,
                 worldclim. Or where to fetch from: source="stac:URL" and year=, a STAC API or static catalog of
-                Sentinel-2; rasters=DIR, environmental rasters known by their names.
+                Sentinel-2; rasters=DIR, environmental rasters known by their names. And greenup=, for a model that
+                counts days from it: see `geotreeclip.inference.phase`.
 
         Returns:
             Predictions of N places.
@@ -331,7 +332,7 @@ class Classifier(TrainedModel):
         """Observations as `classify` builds them, for `classify_batch`, `embed_batch` and `explain_batch`."""
         if self.normalisation == "batch":  # only the place within the batch counts, so no unit is out of range
             options.setdefault("implausible", "warn")
-        return observe(images, environment, longitude, latitude, options, self.config.observation.inputs)
+        return observe(images, environment, longitude, latitude, options, self.config.observation)
 
     def _applied(self, calibrated: bool | None) -> Calibration | None:
         """The calibration to use: None asks for what the model has."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from geotreeclip.errors import InputError
+from geotreeclip.inference.phase import count_from_greenup
 from geotreeclip.inputs.common import sample_number, warn
 from geotreeclip.inputs.gathering import PlaceOptions, gather
-from geotreeclip.models.config import INPUTS
+from geotreeclip.models.config import INPUTS, ObservationConfig
 from geotreeclip.observation_builder import build_observations
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.schema import GROUPS
@@ -19,7 +19,7 @@ __all__ = ["observe"]
 
 
 def observe(
-    images: Any, environment: Any, longitude: Any, latitude: Any, options: PlaceOptions, read: Sequence[str]
+    images: Any, environment: Any, longitude: Any, latitude: Any, options: PlaceOptions, config: ObservationConfig
 ) -> ObservationBatch:
     """Build observations and make sure that the model reads something of each.
 
@@ -29,18 +29,20 @@ def observe(
         longitude: Degrees east.
         latitude: Degrees north.
         options: The further arguments of `Classifier.classify`.
-        read: The inputs that the model reads, of `geotreeclip.models.config.INPUTS`.
+        config: What the model reads, and what days mean to it.
 
     Returns:
         N observations.
 
     Raises:
-        InputError: If an argument cannot be right, or a place has nothing that the model reads.
+        InputError: If an argument cannot be right, or a place has nothing that the model reads; or if the model counts
+            days from greenup and none is given.
 
     Warns:
         InputWarning: If something is given that the model does not read.
     """
-    given = gather(images, environment, longitude, latitude, options)
+    read = config.inputs
+    given = gather(images, environment, longitude, latitude, {k: v for k, v in options.items() if k != "greenup"})
     batch = build_observations(
         given.images,
         environment=given.environment,
@@ -61,4 +63,4 @@ def observe(
     ignored = [part for part in INPUTS if part not in read and bool(seen[part].any())]
     if ignored:
         warn(f"this model reads {', '.join(read)} only; {', '.join(ignored)} given but not used")
-    return batch
+    return count_from_greenup(batch, config, options.get("greenup"), options.get("name_sample", sample_number))

@@ -28,11 +28,13 @@ class PlaceOptions(BuilderOptions, total=False):
     source: "stac:URL" of a STAC API or a static catalog of Sentinel-2 Level-2A, for the imagery of the places.
     year: Calendar year of the imagery, a number or [N].
     rasters: Folder or files of environmental rasters (WorldClim, SoilGrids, elevation), told by their names.
+    greenup: For models that count days from greenup: its day of the year, a number or [N]; 0 where days count so.
     """
 
     source: str
     year: Any
     rasters: Any
+    greenup: Any
 
 
 class Gathered(NamedTuple):

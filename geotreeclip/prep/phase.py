@@ -71,7 +71,11 @@ def check_days(directory: Path | str, config: ModelConfig) -> None:
     phase = counts_from_greenup(directory)
     if "image" in config.observation.inputs and phase != (config.observation.season == "phase"):
         days, wants = ("since greenup", "a calendar") if phase else ("of the calendar", "days since greenup")
-        mend = "give --model.observation.season phase" if phase else "make the set with data_prep/phase.py"
+        mend = (
+            "train with --model.observation.season phase, or score a model that was trained so"
+            if phase
+            else "make the set with data_prep/phase.py"
+        )
         raise ConfigError(
             f"{directory}: its days are {days}, and model.observation.season {config.observation.season!r} expects "
             f"{wants}; {mend}"
