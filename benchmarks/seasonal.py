@@ -451,7 +451,7 @@ def main() -> None:
     parser.add_argument("--finetune-steps", type=int, default=150, help="(%(default)s)")
     parser.add_argument("--pretraining-rate", type=float, default=2e-3, help="learning rate (%(default)g)")
     parser.add_argument("--finetune-rate", type=float, default=1e-3, help="from a pretrained start (%(default)g)")
-    parser.add_argument("--random-rate", type=float, default=2e-3, help="from a random start (%(default)g)")
+    parser.add_argument("--random-rate", type=float, default=1e-3, help="from a random start (%(default)g)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "seeds", "first_seed")}
