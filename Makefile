@@ -5,17 +5,23 @@ DEMO := runs/demo
 WORLD := demo-world
 RAW := demo-raw
 
-.PHONY: demo demo-raw road test test-all lint clean help
+.PHONY: demo demo-raw docs docs-serve notebooks road test test-all lint clean help
 
 help:
 	@echo "make demo      set up, then a small world: 300 samples from raw files to shards, training, scores, a classified tree"
 	@echo "make demo-raw  the same from raw files alone: records, scenes and rasters to shards, then training on them"
+	@echo "make docs      set up, then this documentation as a site in site/; make docs-serve shows it while you write"
+	@echo "make notebooks run the notebooks and keep what they print"
 	@echo "make test      set up, then lint, types and tests"
 	@echo "make test-all  the slow tests too"
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@
 
 # From records, scenes and rasters to packed shards, compared with what was planted.
@@ -40,10 +46,20 @@ demo: road
 	$(BIN)/python -m geotreeclip.cache $(DEMO)/model
 	$(BIN)/python docs/examples/classify_demo.py --model $(DEMO)/model --data $(WORLD)
 
+# Every warning is an error; nothing is fetched.
+docs: .venv/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: .venv/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+notebooks: .venv/docs-installed
+	$(BIN)/python docs/notebooks/run.py
+
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: lint
+test-all: lint .venv/docs-installed
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/installed
@@ -52,4 +68,4 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv $(DEMO) $(WORLD) $(RAW)
+	rm -rf .venv site $(DEMO) $(WORLD) $(RAW)
