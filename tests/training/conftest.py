@@ -15,6 +15,14 @@ from geotreeclip.taxonomy import Taxon
 TAXA = [Taxon("a", f"F{i // 4}", f"G{i // 2}", f"G{i // 2} s{i}") for i in range(8)]
 
 
+@pytest.fixture(autouse=True)
+def _denormals():
+    """Training on a processor rounds denormal numbers to 0 for the whole process; other tests need them."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """160 samples of 8 taxa that differ in brightness; some months and variables are missing."""
