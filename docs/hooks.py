@@ -43,6 +43,11 @@ def _pages(entry: Any) -> Any:
     return re.sub(r"\.ipynb$", ".md", entry)
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Commands stand without a prompt, so they are coloured as a script: as a session they would pass for its output."""
+    return markdown.replace("```console", "```bash")
+
+
 def notebook(path: Path) -> str:
     """A notebook as Markdown: text, code, and what is kept of its outputs."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
