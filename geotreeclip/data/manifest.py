@@ -95,6 +95,8 @@ class Manifest:
         worldclim: WorldClim version that the values come from; their units are always those of version 2.1.
         resolution: resolution of the environmental rasters, in words.
         source: where the samples come from, in words.
+        licences: samples of each licence, "not stated" among them; empty for sets packed without licences.
+        datasets: data sets that the samples come from, 0 where unknown; `samples.parquet` has their keys.
         files: the tables beside the shards, name to {"bytes", "sha256"}.
     """
 
@@ -108,6 +110,8 @@ class Manifest:
     worldclim: str = "2.1"
     resolution: str = ""
     source: str = ""
+    licences: dict[str, int] = field(default_factory=dict)
+    datasets: int = 0
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -163,6 +167,8 @@ class Manifest:
                 "resolution": self.resolution,
             },
             "has_days": self.has_days,
+            **({"licences": self.licences} if self.licences else {}),
+            **({"datasets": self.datasets} if self.datasets else {}),
             "files": self.files,
             "shards": [asdict(shard) for shard in self.shards],
         }
@@ -293,10 +299,15 @@ class _Reader:
             }
         elif has_days:
             raise self.fail("has_days is true, but there is no imagery")
+        licences = {
+            self.text(name, "licences"): self.integer(count, f"licences.{name:.60}", 0)
+            for name, count in self.record(document.get("licences", {}), "licences").items()
+        }
         empty = Manifest(
             shards=(), files=files, source=self.text(document.get("source"), "source"),
             worldclim=self.text(environment.get("worldclim"), "environment.worldclim"),
-            resolution=self.text(environment.get("resolution"), "environment.resolution"), **described,
+            resolution=self.text(environment.get("resolution"), "environment.resolution"),
+            licences=licences, datasets=self.integer(document.get("datasets", 0), "datasets", 0), **described,
         )  # fmt: skip
         shards = tuple(
             self.shard(shard, f"shards[{number}]", empty.columns)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geotreeclip.data.licences import NOT_STATED, count_rights
 from geotreeclip.data.manifest import MANIFEST, Manifest, Shard, check_size, sha256_file
 from geotreeclip.data.shardfile import ShardFile, write_atomically
 from geotreeclip.data.statistics import Statistics
@@ -277,7 +278,11 @@ class PackedWriter:
             name: {"bytes": (self.out / name).stat().st_size, "sha256": sha256_file(self.out / name)}
             for name in ("taxonomy.parquet", "statistics.json", "samples.parquet")
         }
-        manifest = replace(self._layout, shards=tuple(self.shards), files=files)
+        licences, datasets = count_rights(table)
+        manifest = replace(
+            self._layout, shards=tuple(self.shards), files=files, licences=licences,
+            datasets=len(datasets.keys() - {NOT_STATED}),
+        )  # fmt: skip
         write_atomically(self.out / MANIFEST, lambda path: path.write_text(manifest.to_json(), encoding="utf-8"))
         self._closed = True
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geotreeclip.data.licences import DATASETS, NOT_STATED, RIGHTS, count_rights, sum_counts, write_datasets
 from geotreeclip.data.manifest import MANIFEST, Manifest, sha256_file
 from geotreeclip.data.shardfile import sync_directory, write_atomically
 from geotreeclip.data.statistics import Statistics
@@ -270,7 +271,11 @@ def _assemble(
         text = json.dumps(document, indent=1) + "\n"
         write_atomically(out / PUBLISHED_INDEX, lambda path: path.write_text(text, encoding="utf-8"))
         return
-    manifest = _merged_manifest(packed, names)
+    licences, datasets = _rights(packed)
+    if datasets:
+        write_datasets(out / DATASETS, datasets)
+    rights = {"licences": licences, "datasets": len(datasets.keys() - {NOT_STATED})}
+    manifest = {**_merged_manifest(packed, names), **rights}
     statistics = Statistics.read(packed[0] / "statistics.json")
     for folder in packed[1:]:
         statistics = statistics + Statistics.read(folder / "statistics.json")
@@ -291,6 +296,18 @@ def _merged_manifest(packed: Sequence[Path], names: Sequence[str]) -> dict[str, 
         (shard,) = part.shards
         shards.append(type(shard)(name, shard.samples, shard.bytes, shard.sha256, shard.chunks))
     return {**{key: getattr(part, key) for key in part.__dataclass_fields__}, "shards": tuple(shards)}
+
+
+def _rights(packed: Sequence[Path]) -> tuple[dict[str, int], dict[str, int]]:
+    """Samples of each licence and of each data set, from the tables of all parts."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for folder in packed:
+        path = folder / "samples.parquet"
+        present = [name for name in RIGHTS[:2] if name in pq.read_schema(path).names]
+        found.append(count_rights(pq.read_table(path, columns=present).to_pandas()))
+    return sum_counts(licences for licences, _ in found), sum_counts(datasets for _, datasets in found)
 
 
 def _write_tables(paths: Sequence[Path], target: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.data.licences import RIGHTS
 from geotreeclip.data.packed import PackedWriter
 from geotreeclip.data.published import PublishedSample, write_published
 from geotreeclip.evaluation.metrics import rarity_of_column, rarity_of_counts
@@ -36,7 +37,7 @@ IMAGERY_ELSEWHERE = "imagery of another place"
 _SPAN = 200_000  # rows of the occurrences read at a time, where few of them are packed
 _SAME_PLACE = 1e-3  # degrees; coordinates of the environment are kept as float32
 _SAME_PIXELS = 30.0  # metres between a point and the centre of its patch: the pixel that holds it is 10 m wide
-_CARRIED = ("year", "country", "source", "month", "day", "uncertainty_m", "precision", "taxon_key")
+_CARRIED = ("year", "country", "source", "month", "day", "uncertainty_m", "precision", "taxon_key", *RIGHTS)
 _KINDS = {
     "year": "Int32", "country": "string", "source": "string", "month": "Int8", "day": "Int8",
     "uncertainty_m": "float32", "precision": "string", "taxon_key": "Int64",

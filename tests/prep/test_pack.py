@@ -284,3 +284,28 @@ def test_ids_are_found_by_their_rows_and_repeats_are_told() -> None:
     assert index.rows(asked).tolist() == [2, 1, 0, -1, -1]
     assert index.repeated().tolist() == [False, False, False, True, False]
     assert IdIndex(np.empty((0, 2), np.uint64)).rows(asked).tolist() == [-1] * 5
+
+
+def test_licences_and_data_sets_travel_with_the_samples(world: World, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    frame = world.frame.assign(
+        license=rng.choice(["CC0_1_0", "CC_BY_4_0", ""], COUNT), dataset_key=rng.choice(["one", "two"], COUNT)
+    )
+    frame.to_parquet(world.folder / "occurrences.parquet", index=False)
+    out = tmp_path / "out"
+    pack_samples(world.inputs(), out, PackOptions(shard_samples=32), progress=False)
+    data, kept = PackedDataset(out), frame.iloc[10:]
+    assert data.samples()["license"].fillna("").tolist() == kept["license"].tolist()
+    counts = kept["license"].replace("", "not stated").value_counts()
+    assert data.manifest.licences == counts.to_dict()
+    assert data.manifest.datasets == 2
+    listed = pd.read_csv(out / "datasets.csv").set_index("datasetKey")["count"]
+    assert listed.to_dict() == kept["dataset_key"].value_counts().to_dict()
+
+
+def test_sets_without_licences_say_nothing_of_them(world: World, tmp_path: Path) -> None:
+    pack_samples(world.inputs(), tmp_path / "out", progress=False)
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    assert "licences" not in text
+    assert not (tmp_path / "out" / "datasets.csv").exists()
+    assert PackedDataset(tmp_path / "out").manifest.licences == {}

@@ -14,6 +14,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean occurrences and print the report."""
+    from geotreeclip.data.licences import licence_code
     from geotreeclip.prep.occurrences.job import Job, clean_occurrences
     from geotreeclip.prep.occurrences.rules import RuleOptions
     from geotreeclip.prep.occurrences.sources import ReadingOptions
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         skip=tuple(args.skip), issues=tuple(name.upper() for name in args.issues), basis=tuple(args.basis),
         obscured_uncertainty=args.obscured_uncertainty, max_uncertainty=args.max_uncertainty,
         min_decimals=args.min_decimals, first_year=args.first_year, last_year=args.last_year, kingdom=args.kingdom,
+        licences=tuple(licence_code(name) for text in args.licences for name in text.split(",") if name.strip()),
+        exclude_noncommercial=args.exclude_noncommercial,
         require_backbone=args.require_backbone, tree_evidence=args.tree_evidence, mask_min=args.mask_min,
         duplicate_decimals=args.duplicate_decimals,
     )  # fmt: skip
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"cleaning {len(args.inputs)} files or folders of occurrences into {args.out}")
     report = clean_occurrences(job)
     print(report.text())
-    print(f"{args.out}: occurrences.parquet, refused.parquet, taxa.parquet, report.json, report.md")
+    print(f"{args.out}: occurrences.parquet, refused.parquet, taxa.parquet, datasets.csv, report.json, report.md")
     return 0
 
 
@@ -68,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--separator", default="", help="one character, or \\t")
     text.add_argument("--quote", default="", help="a quotation mark, or none where it is an ordinary character")
     taxa = parser.add_argument_group("taxa")
+
+    def tables(flag: str, words: str) -> None:
+        taxa.add_argument(flag, type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=words)
+
     taxa.add_argument(
         "--backbone",
         type=Path,
@@ -75,24 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         help="Taxon.tsv of the GBIF backbone (plain, gz, in its zip) or a CSV of names and accepted names",
     )
     taxa.add_argument("--require-backbone", action="store_true", help="refuse names that the backbone does not hold")
-    taxa.add_argument(
-        "--trees",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="lists of trees, such as GlobalTreeSearch",
-    )
-    taxa.add_argument(
-        "--growth",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="tables of growth form and woodiness",
-    )
+    tables("--trees", "lists of trees, such as GlobalTreeSearch")
+    tables("--growth", "tables of growth form and woodiness")
     taxa.add_argument(
         "--tree-evidence",
         default="listed",
@@ -100,15 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="listed: trees are what a list holds, where one is given; excluded: all without evidence against "
         "(default %(default)s)",
     )
-    taxa.add_argument(
-        "--leaf-types",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="tables of leaf types by species, genus or family",
-    )
+    tables("--leaf-types", "tables of leaf types by species, genus or family")
     taxa.add_argument("--kingdom", default="Plantae", help='the only one accepted, "" for all (default %(default)s)')
     place = parser.add_argument_group("places")
     place.add_argument("--max-uncertainty", type=float, default=1000.0, metavar="M", help="(default %(default)g)")
@@ -143,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--basis", nargs="+", default=list(BASES), metavar="NAME", help=f"(default {' '.join(BASES)})")
     record.add_argument(
         "--issues", nargs="+", default=list(ISSUES), metavar="NAME", help=f"(default {' '.join(ISSUES)})"
+    )
+    record.add_argument(
+        "--licences", nargs="+", action="extend", default=[], metavar="NAME",
+        help="keep only records under these, such as CC0_1_0 CC_BY_4_0; records that state none are refused, too",
+    )  # fmt: skip
+    record.add_argument(
+        "--exclude-noncommercial",
+        action="store_true",
+        help="keep only records whose licence is known to allow commercial use",
     )
     add_run_arguments(parser)
     return parser

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from geotreeclip.data.licences import DATASETS, write_datasets
 from geotreeclip.data.shardfile import write_atomically
 from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.prep.occurrences.outputs import concatenate
@@ -272,6 +273,7 @@ class _Run:
         species = summarise(taxa)
         write_atomically(out / "taxa.parquet", lambda path: species.to_parquet(path, index=False))
         report = build_report(self.job, self.sources, read, chunks, settled, counts, species, kept, refused, self.plan)
+        write_datasets(out / DATASETS, report.datasets)
         write_atomically(out / "report.md", lambda path: path.write_text(report.markdown(), encoding="utf-8"))
         document = json.dumps(report.document(), indent=1)
         write_atomically(out / "report.json", lambda path: path.write_text(document, encoding="utf-8"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.data.licences import licence_code
 from geotreeclip.prep.occurrences.fields import TAXON_FIELDS
 from geotreeclip.prep.occurrences.tables import SUBSTITUTE, Batch
 
@@ -37,8 +38,9 @@ def normalise(batches: Sequence[Batch], defaults: Mapping[str, str]) -> tuple[An
         A `pyarrow.Table` of rows in the order of the source and one of distinct taxa (the fields of a taxon joined,
         and how many rows have it). Columns of the rows: row, unreadable (why, or null), id, longitude, latitude (NaN
         where there is none), place (the text of coordinates that are no numbers), uncertainty (m, NaN), year, month,
-        day, and the texts issue, geospatial_issue, basis, status, withheld, country, source, which are null
-        throughout where the source has no such column, and taxon, the row in the second table.
+        day, and the texts issue, geospatial_issue, basis, status, withheld, country, source, license (see
+        `licence_code`), dataset_key, rights_holder, which are null throughout where the source has no such column,
+        and taxon, the row in the second table.
     """
     import pyarrow as pa
 
@@ -54,10 +56,11 @@ def normalise(batches: Sequence[Batch], defaults: Mapping[str, str]) -> tuple[An
     with np.errstate(over="ignore"):
         columns["uncertainty"] = uncertainty.astype(np.float32)
     columns |= _dates(fields)
-    for name in ("issue", "geospatial_issue", "status", "source"):
+    for name in ("issue", "geospatial_issue", "status", "source", "dataset_key", "rights_holder"):
         columns[name] = fields.text(name)
     columns["basis"] = fields.text("basis", _upper_words)
     columns["country"] = fields.text("country", lambda text: text.upper() if re.fullmatch("[A-Za-z]{2}", text) else "")
+    columns["license"] = fields.text("license", licence_code)
     columns["withheld"] = _withheld(fields)
     columns["taxon"], taxa = _taxa(fields)
     columns["unreadable"] = damage.texts()

@@ -18,7 +18,7 @@ ROW_GROUP = 131_072
 
 OCCURRENCE_COLUMNS: tuple[str, ...] = (
     "sample_id", "leaf_type", "family", "genus", "species", "taxon_key", "longitude", "latitude", "year", "month",
-    "day", "country", "source", "uncertainty_m", "precision",
+    "day", "country", "source", "uncertainty_m", "precision", "license", "dataset_key", "rights_holder",
 )  # fmt: skip
 """Columns of `occurrences.parquet`."""
 
@@ -76,13 +76,16 @@ def refused_table(
     return pa.table({name: columns[name] for name in REFUSED_COLUMNS})
 
 
+_TEXTS = ("country", "source", "license", "dataset_key", "rights_holder")
+
+
 def _shared(part: Any, taxa: Any, of_taxon: Sequence[str]) -> dict[str, Any]:
     import pyarrow as pa
 
     columns = {
         name: part[name] for name in ("sample_id", "longitude", "latitude", "year", "month", "day", "uncertainty_m")
     }
-    columns |= {name: part[name].cast(pa.string()) for name in ("country", "source")}
+    columns |= {name: part[name].cast(pa.string()) for name in _TEXTS}
     return columns | {name: taxa[name].combine_chunks().take(part["taxon"].combine_chunks()) for name in of_taxon}
 
 

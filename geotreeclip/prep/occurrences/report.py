@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geotreeclip.data.licences import DATASETS, NOT_STATED, sum_counts
 from geotreeclip.prep.occurrences.rules import RULES
 from geotreeclip.prep.occurrences.sources import Source
 from geotreeclip.prep.occurrences.taxa import TAXON_RULES
@@ -61,6 +62,8 @@ class Report:
     warned_species: list[dict[str, Any]]
     tree_evidence: dict[str, dict[str, int]]
     notes: list[str]
+    licences: dict[str, int]
+    datasets: dict[str, int]
     plan: dict[str, Any]
 
     def document(self) -> dict[str, Any]:
@@ -90,6 +93,9 @@ class Report:
             lines.append(f"{len(species):,} taxa fail {rule_name!r}: {names}")
         if self.warned_species:
             lines.append(f"{len(self.warned_species):,} taxa with warnings, see report.md")
+        lines.append(f"licences of the records kept: {_counts(self.licences)}")
+        if self.datasets:
+            lines.append(f"to cite them: {_citation(self.datasets)}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def markdown(self) -> str:
@@ -108,6 +114,8 @@ class Report:
             lines.append(f"| {rule.name} | {numbers} | {_cell(rule.refuses)} |")
         lines += ["", "## Kept", "", f"{self.species_kept:,} species. Precision of places: {_counts(self.precision)}."]
         lines += [f"Leaf types: {_counts(self.leaf_types)}.", ""]
+        lines += ["## Licences and citation", "", f"Licences of the records kept: {_counts(self.licences)}."]
+        lines += [f"To cite them: {_citation(self.datasets)}." if self.datasets else "No data set is stated.", ""]
         if self.tree_evidence:
             lines += ["## Evidence for and against trees", "", "| evidence | species | rows read |", "|---|---|---|"]
             lines += [
@@ -181,11 +189,15 @@ def build_report(
     ]  # fmt: skip
     precision: Counter[str] = Counter()
     leaves: Counter[str] = Counter()
+    licences: Counter[str] = Counter()
+    datasets: Counter[str] = Counter()
+    counted = {"precision": precision, "leaf_type": leaves, "license": licences, "dataset_key": datasets}
     with pq.ParquetFile(job.out / "occurrences.parquet") as file:
-        for batch in file.iter_batches(columns=["precision", "leaf_type"]):
-            for counter, column in ((precision, "precision"), (leaves, "leaf_type")):
+        for batch in file.iter_batches(columns=list(counted)):
+            for column, counter in counted.items():
+                missing = "unknown" if column in ("precision", "leaf_type") else NOT_STATED
                 for entry in pc.value_counts(batch.column(column)).to_pylist():
-                    counter[entry["values"] or "unknown"] += entry["counts"]
+                    counter[entry["values"] or missing] += entry["counts"]
     return Report(
         read=sum(rows),
         kept=kept,
@@ -203,6 +215,8 @@ def build_report(
         warned_species=_entries(species[species["warnings"] != ""], "warnings"),
         tree_evidence=_evidence(species),
         notes=[*_notes(job, rules, leaves), *_mixed_genera(species)],
+        licences=sum_counts([licences]),
+        datasets=sum_counts([{key: count for key, count in datasets.items() if key != NOT_STATED}]),
         plan=plan,
     )  # fmt: skip
 
@@ -259,6 +273,14 @@ def _mixed_genera(species: pd.DataFrame) -> list[str]:
     mixed = sorted(kinds[kinds > 1].index)
     shown = ", ".join(mixed[:12]) + (" ..." if len(mixed) > 12 else "")
     return [f"{len(mixed)} genera hold species of several leaf types: {shown}"] if mixed else []
+
+
+def _citation(datasets: Mapping[str, int]) -> str:
+    """What GBIF asks of those who use a part of a download (https://www.gbif.org/derived-dataset/about)."""
+    return (
+        f"register a derived data set at https://www.gbif.org/derived-dataset with {DATASETS} ({len(datasets):,} data "
+        "sets and their numbers of records) and cite its DOI"
+    )
 
 
 def _counts(counts: Mapping[str, int]) -> str:

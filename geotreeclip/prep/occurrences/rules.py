@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotreeclip.data.licences import NOT_STATED, is_commercial
 from geotreeclip.errors import ConfigError
 
 __all__ = ["BITS", "ISSUES", "RULES", "Rule", "RuleOptions", "judge_rows"]
@@ -55,6 +56,7 @@ RULES: tuple[Rule, ...] = (
     Rule("basis", "other bases of record than observations"),
     Rule("presence", "records of absence"),
     Rule("year", "years that are missing or outside of the limits"),
+    Rule("license", "other licences than those asked for, and none stated (--licences, --exclude-noncommercial)"),
     Rule("kingdom", "other kingdoms than plants"),
     Rule("rank", "records whose own rank or keys are above the species"),
     Rule("name", "taxa without the name of a species"),
@@ -91,6 +93,8 @@ class RuleOptions:
         basis: Bases of record that are accepted.
         first_year: The first year that is accepted; Sentinel-2 begins in 2015.
         last_year: The last one; 0 for none.
+        licences: The only ones accepted, in the spelling of `licence_code`; none for all.
+        exclude_noncommercial: Whether records are refused that are not known to allow commercial use.
         kingdom: The only one accepted where records state one; "" for all.
         require_backbone: Whether names that the backbone does not hold are refused.
         tree_evidence: "listed" accepts species that a list of trees holds, where one is given; "excluded" accepts all
@@ -108,6 +112,8 @@ class RuleOptions:
     basis: tuple[str, ...] = BASES
     first_year: int = 2015
     last_year: int = 0
+    licences: tuple[str, ...] = ()
+    exclude_noncommercial: bool = False
     kingdom: str = "Plantae"
     require_backbone: bool = False
     tree_evidence: str = "listed"
@@ -135,7 +141,12 @@ class RuleOptions:
 
     def active(self, name: str) -> bool:
         """Whether a rule refuses."""
-        return name not in self.skip and (name != "backbone" or self.require_backbone)
+        wanted = {"backbone": self.require_backbone, "license": bool(self.licences) or self.exclude_noncommercial}
+        return name not in self.skip and wanted.get(name, True)
+
+    def licensed(self, code: str) -> bool:
+        """Whether a licence is one of those asked for."""
+        return (not self.licences or code in self.licences) and (not self.exclude_noncommercial or is_commercial(code))
 
 
 class RowJudge:
@@ -180,7 +191,7 @@ class RowJudge:
         return [values[code] if code >= 0 else "" for code in codes[places].tolist()]
 
 
-_TEXTS = ("issue", "geospatial_issue", "basis", "status", "withheld", "country", "source")
+_TEXTS = ("issue", "geospatial_issue", "basis", "status", "withheld", "country", "source", "license")
 
 
 def judge_rows(rows: Any, options: RuleOptions) -> RowJudge:
@@ -208,6 +219,7 @@ def judge_rows(rows: Any, options: RuleOptions) -> RowJudge:
     last = options.last_year or 9999
     judge.refuse("year", dated & ((year < options.first_year) | (year > last)))
     judge.untested("year", ~dated)
+    judge.refuse("license", ~judge.of_text("license", options.licensed) & readable)
     return judge
 
 
@@ -290,6 +302,8 @@ def row_values(judge: RowJudge, place: int, rows: NDArray[np.int64]) -> list[str
         ]
     if name == "year":
         return [str(year or "missing") for year in judge.rows["year"].take(rows).to_pylist()]
+    if name == "license":
+        return [text or NOT_STATED for text in judge.text("license", rows)]
     return judge.text({"basis": "basis", "presence": "status"}[name], rows)
 
 

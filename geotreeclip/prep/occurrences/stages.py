@@ -122,7 +122,7 @@ def judge_chunk(payload: Judging, folder: Path) -> dict[str, Any]:
             "latitude": pa.array(judge.latitude),
             **{name: rows[name] for name in ("year", "month", "day")},
             "country": _texts(rows["country"]),
-            "source": _texts(rows["source"]),
+            **{name: _texts(rows[name]) for name in ("source", "license", "dataset_key", "rights_holder")},
             "uncertainty_m": pa.array(judge.uncertainty),
             "failing": pa.array(judge.failing),
             "value": _values(judge, taxa, taxon, masked),
