@@ -42,7 +42,7 @@ class ObservationBatch(NamedTuple):
     @property
     def size(self) -> int:
         """Number of places B."""
-        return int(self.environment.shape[0])
+        return self.environment.shape[0]  # not int(...): torch.export has a symbol here
 
     def to(self, device: torch.device | str) -> ObservationBatch:
         """The batch on another device."""

@@ -209,6 +209,9 @@ class PublishedObservationEncoder(nn.Module):
 
         A series of another length than 12 is filled up with months without data: the mean is over all of them.
         """
+        if torch.compiler.is_exporting():  # a program has no shapes that hang on values: it reads the empty months too
+            read = self.month_encoder(images.flatten(0, 1)).unflatten(0, month_valid.shape)
+            return self.month_attention(torch.where(month_valid.unsqueeze(-1), read, 0.0))  # type: ignore[no-any-return]
         months = images[month_valid].split(_MONTHS_AT_A_TIME)
         encoded = torch.cat([self.month_encoder(part) for part in months])
         size, steps = month_valid.shape
