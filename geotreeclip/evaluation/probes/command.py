@@ -120,7 +120,8 @@ def _write_points(recipe: Recipe | None, labels: pd.DataFrame | None, out: Path)
 
     if recipe is None or labels is None:
         raise ConfigError("--points goes with --recipe (--recipes lists them)")
-    columns = labels[["sample_id", "longitude", "latitude"]]
+    # Packing asks for a taxon: as for the locations of the whole world, there is none to name.
+    columns = labels[["sample_id", "longitude", "latitude"]].assign(leaf_type="unlabelled")
     write_atomically(out, lambda path: columns.to_csv(path, index=False))
     print(
         f"{len(columns):,} places of {recipe.name} written to {out}; imagery for them: "

@@ -22,6 +22,7 @@ from geotreeclip.evaluation.probes.recipes.recipe import Patches, Recipe
 from geotreeclip.evaluation.probes.recipes.tasks import ARCTIC_TYPES, RECIPES, find_recipe
 from geotreeclip.evaluation.report import read_report
 from geotreeclip.models.config import INPUTS
+from geotreeclip.prep.occurrence_files import read_occurrences
 
 REAL = Path(os.environ.get("GEOTREECLIP_REAL_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 
@@ -257,6 +258,8 @@ def test_the_command_lists_writes_places_and_probes(tmp_path, capsys):
     places = pd.read_csv(tmp_path / "points.csv")
     assert places["sample_id"].tolist()[:2] == ["arctic-0", "arctic-1"]
     assert np.allclose(places["latitude"], lat)
+    _, taxa, refused = read_occurrences(tmp_path / "points.csv")  # what packing reads
+    assert (len(taxa), refused) == (200, {})
     north = np.repeat(np.linspace(80, 58, 22, dtype=np.float32)[:, None], 140, axis=1)
     layer = raster(tmp_path / "north.tif", north, -180, 80, 1.0)
     out = tmp_path / "r.json"
