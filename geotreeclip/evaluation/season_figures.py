@@ -166,12 +166,13 @@ def draw_map(
     height = 8.0 * span_y / (span_x * np.cos(np.deg2rad(middle))) if span_x < 200 else 8.0 * span_y / span_x
     figure = _figure((9.2, float(np.clip(height, 2.8, 8.0)) + 0.8))
     axes = figure.add_subplot()
-    size = float(np.clip(30_000 / known.sum(), 2, 30))
+    size = float(np.clip(60_000 / known.sum(), 6, 30))
+    edge = 0.25 if known.sum() < 2_000 else 0.0  # pale days need an edge; of many points the edges would hide the days
     for chosen, scale, alpha, label in ((known & ~own, 0.4, 0.35, "not its own"), (own, 1.0, 0.9, "its own")):
         if chosen.any():
             axes.scatter(
                 longitude[chosen], latitude[chosen], c=dates[chosen], s=size * scale, cmap="twilight_shifted", vmin=0,
-                vmax=YEAR, alpha=alpha, linewidths=0.25, edgecolors="#444444",
+                vmax=YEAR, alpha=alpha, linewidths=edge, edgecolors="#444444",
                 label=f"{name} {label} ({int(chosen.sum()):,})",
             )  # fmt: skip
     from matplotlib.cm import ScalarMappable
@@ -187,7 +188,7 @@ def draw_map(
     axes.set_aspect(1 / np.cos(np.deg2rad(middle)) if span_x < 200 else 1)
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, markerscale=1.5)
     return figure
 
 
