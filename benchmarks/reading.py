@@ -1,6 +1,6 @@
 """How fast are packed shards read, beside the published format, in one process and one run?
 
-    python benchmarks/reading.py [--samples 4000] [--packed-samples 40000] [--out reading.json]
+    python benchmarks/reading.py [--samples 4000] [--packed-samples 40000] [--workers 1 2] [--out reading.json]
 
 Makes shards in the published format, packs them with the packing job, and reads both shuffled, every column, every byte
 summed. The baseline is a plain WebDataset pipeline on the published shards (shuffle buffer of 1,000, decoded with
@@ -17,12 +17,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,8 +57,8 @@ def synthetic(count: int, seed: int) -> Iterator[PublishedSample]:
         yield PublishedSample(key, images, environment, taxon, key, "")
 
 
-def read_webdataset(paths: list[Path]) -> int:
-    """A plain WebDataset pipeline on published shards."""
+def read_webdataset(paths: list[Path], rank: int = 0, world: int = 1) -> int:
+    """A plain WebDataset pipeline on published shards, those of this process."""
     import torch
     import webdataset as wds
 
@@ -65,7 +68,8 @@ def read_webdataset(paths: list[Path]) -> int:
         return json.loads(data)
 
     count, total = 0, 0.0
-    pipeline = wds.WebDataset([str(path) for path in paths], shardshuffle=False, seed=0).shuffle(1000).decode(decode)
+    pipeline = wds.WebDataset([str(path) for path in paths[rank::world]], shardshuffle=False, seed=0)
+    pipeline = pipeline.shuffle(1000).decode(decode)
     for sample in pipeline:
         total += float(torch.nansum(sample["images.pth"]))
         values = sample["auxiliary.json"]
@@ -103,15 +107,15 @@ def read_packed(directory: Path) -> int:
     return len(order)
 
 
-def read_loader(directory: Path) -> int:
-    """The training loader, one epoch, with its thread."""
+def read_loader(directory: Path, rank: int = 0, world: int = 1) -> int:
+    """The training loader, the share of this process of one epoch, with its thread."""
     data = PackedDataset(directory)
-    batches = Loader(data, np.arange(len(data)), BATCH, seed=0).batches()
+    batches = Loader(data, np.arange(len(data)), BATCH * world, seed=0, rank=rank, world_size=world).batches()
     count = 0
     for batch in batches:
         _sum(batch)
         count += len(batch.index)
-        if count >= len(data):
+        if count >= len(data) / world:
             break
     batches.close()  # type: ignore[attr-defined]
     return count
@@ -139,6 +143,66 @@ def measure(read: Callable[[], int], files: list[Path], repeats: int) -> dict[st
     return {kind: float(np.median(values)) for kind, values in rates.items()}
 
 
+READERS: dict[str, Callable[..., int]] = {
+    "libraries loaded, nothing read": lambda _, rank, world: 0,
+    "published, plain WebDataset": read_webdataset,
+    "packed, training loader": read_loader,
+}
+
+
+def private_megabytes() -> float:
+    """Memory of this process that no other shares."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return (sizes["Private_Clean"] + sizes["Private_Dirty"]) / 1024
+
+
+def largest_while(read: Callable[[], int]) -> float:
+    """Private memory in MB at its largest while something is read."""
+    sizes, done = [private_megabytes()], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.05):
+            sizes.append(private_megabytes())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        read()
+    finally:
+        done.set()
+        watcher.join()
+    return max(*sizes, private_megabytes())
+
+
+def work(name: str, source: Any, rank: int, world: int, barrier: Any, answers: Any) -> None:
+    """One of several processes that read at the same time: its samples, seconds and private memory."""
+    import torch  # noqa: F401 - both systems carry the same libraries
+    import webdataset  # noqa: F401
+
+    memory = largest_while(lambda: READERS[name](source, rank, world))
+    barrier.wait(timeout=3600)
+    begin = time.perf_counter()
+    count = READERS[name](source, rank, world)
+    answers.put((count, time.perf_counter() - begin, memory))
+
+
+def grow(name: str, source: Any, world: int) -> tuple[float, float, float]:
+    """Samples per second of `world` processes, and the private memory of the largest and of all, in MB."""
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(world), context.Queue()
+    processes = [
+        context.Process(target=work, args=(name, source, rank, world, barrier, answers)) for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    found = [answers.get(timeout=3600) for _ in processes]
+    for process in processes:
+        process.join()
+    counts, seconds, sizes = zip(*found, strict=True)
+    return sum(counts) / max(seconds), max(sizes), sum(sizes)
+
+
 def enlarge(source: Path, out: Path, samples: int) -> None:
     """Copies a packed set onto itself until it has so many samples."""
     data = PackedDataset(source)
@@ -156,14 +220,16 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--packed-samples", type=int, default=40_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes of the second table")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     parser.add_argument("--directory", type=Path, help="where to make the shards (default: a temporary directory)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.directory) as made:
         folder = Path(made)
-        published = [folder / "published-0.tar", folder / "published-1.tar"]
+        parts = max(2, *args.workers)  # a shard for each process at least
+        published = [folder / f"published-{number}.tar" for number in range(parts)]
         for number, path in enumerate(published):
-            write_published(path, synthetic(args.samples // 2, seed=number + 1))
+            write_published(path, synthetic(args.samples // parts, seed=number + 1))
         begin = time.perf_counter()
         report = pack(published, folder / "packed")
         packing = report.packed / (time.perf_counter() - begin)
@@ -183,6 +249,8 @@ def main() -> int:
             (f"packed, {args.packed_samples:,} samples, training loader", packed_bytes,
              measure(lambda: read_loader(folder / "large"), large, args.repeats)),
         ]  # fmt: skip
+        sources = {name: published if "published" in name else folder / "large" for name in READERS}
+        growth = [(name, world, *grow(name, sources[name], world)) for name in READERS for world in args.workers]
     base = rows[0][2]
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}")
     print(f"packing: {packing:,.0f} samples/s\n")
@@ -193,10 +261,19 @@ def main() -> int:
     for name, size, rate in rows:
         cells = [f"{rate[kind]:,.0f} | {rate[kind] / base[kind]:.1f}" for kind in ("cold", "warm")]
         print(f"| {name} | {size:,.0f} | {' | '.join(cells)} |")
+    print("\n| processes | reader | samples/s | of one | private memory, largest MB | all MB |")
+    print("|---|---|---|---|---|---|")
+    alone = {name: rate for name, world, rate, *_ in growth if world == args.workers[0]}
+    for name, world, rate, largest, together in growth:
+        share = f"{rate:,.0f} | {rate / alone[name]:.2f}" if rate else " | "
+        print(f"| {world} | {name} | {share} | {largest:,.0f} | {together:,.0f} |")
     if args.out:
         document = {
             "machine": platform.machine(), "cores": os.cpu_count(), "packing_samples_per_second": packing,
             "rows": [{"name": name, "bytes_per_sample": size, **rate} for name, size, rate in rows],
+            "growth": [
+                dict(zip(("name", "processes", "rate", "largest_mb", "all_mb"), row, strict=True)) for row in growth
+            ],
         }  # fmt: skip
         args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -1,12 +1,16 @@
 """Training throughput: ours on packed shards beside the published design on published shards, in one run.
 
-    python benchmarks/training.py [--seconds 20] [--out training.json]
+    python benchmarks/training.py [--seconds 20] [--sizes tiny small base] [--processes 1 2] [--out training.json]
 
 Every system trains its text tower. Taxa follow the tail of GlobalGeoTree: 21,001 taxa with shares proportional to
 1 / (k + 10), which gives the most frequent 1.2 % and the 254th 0.05 % of the samples (published: 2.8 % and 0.07 %).
 The published design is rebuilt at its size from `transformers` layers with random weights: CLIP ViT-B/16 text tower on
 the text of every sample, a 12-layer ViT of width 768 over each of 12 months of 16 x 16 pixels, attention over months,
 AdamW; samples come from published-format shards through plain WebDataset. It measures cost, not accuracy.
+
+`base` has smaller batches than the others (`BATCHES`), so that a few steps fit into minutes on a CPU. A second table
+trains the first size in several processes, which share the cores: samples per second of all together and the largest
+resident memory of one (the mapped shards and the libraries count in each, though they lie in memory once).
 """
 
 from __future__ import annotations
@@ -14,16 +18,20 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import platform
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import webdataset as wds
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
@@ -35,6 +43,7 @@ from geotreeclip.training.config import ModelChoice, RunConfig
 from geotreeclip.training.loop import Trainer
 
 TAXA = 21_001
+BATCHES = {"base": 64}
 SYLLABLES = ("qu", "er", "mac", "ar", "ang", "phyl", "oph", "lith", "ac", "ia", "pod", "oc", "arp", "us", "il", "ex")
 
 
@@ -143,12 +152,47 @@ def time_ours(data: Path, name: str, seconds: float, batch_size: int, out: Path)
     for _ in range(2):
         trainer.train_step(next(batches))
     done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    going = True
+    while going:
         float(trainer.train_step(next(batches)))
         done += batch_size
+        going = bool(broadcast_object_list([time.perf_counter() - start < seconds])[0])  # all stop at one step
     rate = done / (time.perf_counter() - start)
+    batches.close()  # type: ignore[attr-defined]
+    trainer.accelerator.end_training()
     parameters = sum(p.numel() for p in trainer.plain.parameters())
     return {"rate": rate, "parameters": parameters, "batch": batch_size}
+
+
+def _member(rank: int, world: int, port: int, answers: Any, job: tuple[Any, ...]) -> None:
+    """One of several training processes; the first one answers."""
+    cores = sorted(os.sched_getaffinity(0))
+    torch.set_num_threads(max(1, len(cores) // world))
+    if world > 1:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+    found = time_ours(*job)
+    # Not getrusage: its maximum goes on from that of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    answers.put((found["rate"], int(status.split("VmHWM:")[1].split()[0]) / 1024))
+
+
+def time_processes(job: tuple[Any, ...], world: int) -> dict[str, float]:
+    """Samples a second of several processes together, and the resident memory of the largest in MB."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    processes = [context.Process(target=_member, args=(rank, world, port, answers, job)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    rates, sizes = zip(*(answers.get(timeout=3600) for _ in processes), strict=True)
+    for process in processes:
+        process.join()
+    return {"processes": world, "rate": min(rates), "largest_mb": max(sizes)}
 
 
 def main() -> None:
@@ -159,29 +203,40 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512, help="batch of our models")
     parser.add_argument("--published-batch", type=int, default=32)
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "base"])
+    parser.add_argument("--processes", nargs="+", type=int, default=[], help="second table, for example 1 2")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         tail, ninety = Path(folder) / "tail", Path(folder) / "ninety"
         for path, count in ((tail, TAXA), (ninety, 90)):
             path.mkdir()
             write_shards(path, options.samples, count)
+        parameters = sum(parameter.numel() for parameter in PublishedDesign().parameters())
         rate = time_published(tail / "published.tar", options.seconds, options.published_batch)
-        rows.append({"system": "published design, published shards", "taxa": TAXA, "rate": rate, "ratio": 1.0})
+        about = {"parameters": parameters, "batch": options.published_batch}
+        rows.append({"system": "published design, published shards", "taxa": TAXA, "rate": rate, "ratio": 1.0, **about})
         jobs = [(tail, TAXA, name) for name in options.sizes] + [(ninety, 90, "tiny")]
         for path, count, name in jobs:
-            found = time_ours(path / "packed", name, options.seconds, options.batch, Path(folder) / "run")
+            batch = min(options.batch, BATCHES.get(name, options.batch))
+            found = time_ours(path / "packed", name, options.seconds, batch, Path(folder) / "run")
             rows.append({"system": f"{name}, packed shards", "taxa": count, **found, "ratio": found["rate"] / rate})
+        job = (tail / "packed", options.sizes[0], options.seconds, options.batch, Path(folder) / "run")
+        growth = [time_processes(job, world) for world in options.processes]
     print(
         f"\n{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
-    print("| system | taxa | samples/s | ratio |\n|---|---|---|---|")
+    print("| system | taxa | parameters | batch | samples/s | ratio |\n|---|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row['system']} | {row['taxa']:,} | {row['rate']:,.1f} | {row['ratio']:.1f} x |")
+        size = f"{row['parameters'] / 1e6:.1f} M | {row['batch']}"
+        print(f"| {row['system']} | {row['taxa']:,} | {size} | {row['rate']:,.1f} | {row['ratio']:.1f} x |")
+    if growth:
+        print(f"\n| processes, {options.sizes[0]} | samples/s | resident memory, largest MB |\n|---|---|---|")
+    for row in growth:
+        print(f"| {row['processes']} | {row['rate']:,.1f} | {row['largest_mb']:,.0f} |")
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1))
+        options.out.write_text(json.dumps({"rows": rows, "growth": growth}, indent=1))
 
 
 if __name__ == "__main__":
