@@ -237,7 +237,7 @@ class Statistics:
                 samples=int(document["samples"]), worldclim=str(document["worldclim"]),
                 resolution=str(document["resolution"]),
             )  # fmt: skip
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
             raise DataError(f"statistics cannot be read ({error!r}); compute them again") from error
 
     def write(self, path: Path | str) -> None:
@@ -301,11 +301,15 @@ def _moments(rows: Mapping[str, Mapping[str, Any]]) -> Moments:
     values = list(rows.values())
     low = [np.inf if row["minimum"] is None else float(row["minimum"]) for row in values]
     high = [-np.inf if row["maximum"] is None else float(row["maximum"]) for row in values]
+    mean = np.array([float(row["mean"]) for row in values])
+    squares = np.array([float(row["squares"]) for row in values])
+    if not (np.isfinite(mean).all() and np.isfinite(squares).all() and (squares >= 0).all()):
+        raise ValueError("a mean or a sum of squares is not finite, or below 0")
     return Moments(
         np.array([int(row["count"]) for row in values], np.int64),
         np.array([int(row["missing"]) for row in values], np.int64),
-        np.array([float(row["mean"]) for row in values]),
-        np.array([float(row["squares"]) for row in values]),
+        mean,
+        squares,
         np.array(low, np.float64),
         np.array(high, np.float64),
     )

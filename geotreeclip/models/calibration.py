@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,13 +133,20 @@ def read_calibration(directory: str | Path, model_fingerprint: str | None = None
         values["conformal"] = tuple(ConformalThreshold(**item) for item in values.get("conformal", ()))
         calibration = Calibration(**values)
         numbers = (float(calibration.temperature), float(calibration.prior_weight))
-    except (TypeError, ValueError) as error:
+        levels = [float(item.level) for item in calibration.conformal]
+        levels += [float(item.log_prob) for item in calibration.conformal if item.log_prob is not None]
+        names = [calibration.model_fingerprint, *(f for item in calibration.conformal for f in (item.rank, item.unit))]
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: {error}; {mend}") from error
+    plain = isinstance(calibration.fitted_on, dict) and isinstance(calibration.scores, dict)
+    if not (plain and all(isinstance(name, str) for name in names) and not any(math.isnan(level) for level in levels)):
+        raise DataError(f"{path}: holds a value of another type than expected; {mend}")
     if not (math.isfinite(numbers[0]) and numbers[0] > 0 and math.isfinite(numbers[1])):
         raise DataError(
             f"{path}: temperature {numbers[0]}, prior weight {numbers[1]}: the first must be above 0; {mend}"
         )
     stored = calibration.model_fingerprint
+    calibration = replace(calibration, temperature=numbers[0], prior_weight=numbers[1])
     if model_fingerprint and stored and stored != model_fingerprint:
         raise DataError(f"{path}: was fitted to weights {stored[:12]}, these are {model_fingerprint[:12]}; {mend}")
     return calibration

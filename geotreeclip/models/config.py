@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -30,6 +31,39 @@ SEASON_ENCODINGS: tuple[str, ...] = ("calendar", "hemisphere", "phase")
 
 ARCHITECTURES: tuple[str, ...] = ("tokens", "published")
 """Ours, and that of the published checkpoint."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "width": (1, 2**14),
+    "embed_dim": (1, 2**14),
+    "depth": (0, 256),
+    "layers": (0, 256),
+    "heads": (1, 1024),
+    "mlp_ratio": (0.125, 64),
+    "dropout": (0, 0.99),
+    "drop_path": (0, 0.99),
+    "day_harmonics": (1, 183),  # of a year of days
+    "location_octaves": (0, 64),
+    "context_length": (0, 2**12),
+    "initial_temperature": (1e-4, 1e4),
+}
+"""What numbers may be; far wider than what is of use, so that a mistake or a hostile file is told from a choice."""
+
+
+def _check_values(config: Any, where: str) -> None:
+    """Refuse values of another type than the field has, and numbers out of range: files come from anyone."""
+    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool, "tuple[str, ...]": tuple}
+    for item in dataclasses.fields(config):
+        kind, value = kinds.get(str(item.type)), getattr(config, item.name)
+        if kind is None:
+            continue
+        names = value if isinstance(value, tuple) else ()
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise ConfigError(f"{where}.{item.name} is {value!r:.80}, expected {item.type}")
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{where}.{item.name} is {value!r:.80}, expected names")
+        low, high = _RANGES.get(item.name, (-math.inf, math.inf))
+        if item.name in _RANGES and not low <= value <= high:
+            raise ConfigError(f"{where}.{item.name} is {value!r:.80}; give {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +102,14 @@ class ObservationConfig:
     pixel_layout: bool = True
 
     def __post_init__(self) -> None:
+        _check_values(self, "model.observation")
         if self.season not in SEASON_ENCODINGS:
             raise ConfigError(f"model.observation.season {self.season!r}: choose from {', '.join(SEASON_ENCODINGS)}")
         unknown = set(self.inputs) - set(INPUTS)
-        if unknown or not self.inputs:
+        if unknown or not self.inputs or len(set(self.inputs)) < len(self.inputs):
             raise ConfigError(
-                f"model.observation.inputs: {sorted(unknown) or 'empty'}; choose from {', '.join(INPUTS)}"
+                f"model.observation.inputs: {sorted(unknown) or self.inputs or 'empty'}; choose from "
+                f"{', '.join(INPUTS)}, each once"
             )
         if self.width % self.heads:
             raise ConfigError(f"model.observation: {self.heads} heads do not divide a width of {self.width}")
@@ -102,6 +138,7 @@ class TextConfig:
     frozen: bool = False
 
     def __post_init__(self) -> None:
+        _check_values(self, "model.text")
         if self.width % self.heads:
             raise ConfigError(f"model.text: {self.heads} heads do not divide a width of {self.width}")
         if self.tower == "scratch" and (self.pretrained or self.frozen):
@@ -130,8 +167,18 @@ class ModelConfig:
     initial_temperature: float = 0.07
 
     def __post_init__(self) -> None:
+        _check_values(self, "model")
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(f"model.architecture {self.architecture!r}: choose from {', '.join(ARCHITECTURES)}")
+
+    @property
+    def least_parameters(self) -> int:
+        """Numbers in the matrices of the transformers: fewer than any weights of this configuration hold."""
+        places, text = self.observation, self.text
+        count = places.depth * places.width**2 * (4 + 2 * places.mlp_ratio)
+        if text.tower == "scratch":
+            count += text.layers * text.width**2 * 12
+        return int(count)
 
 
 _Config = TypeVar("_Config")
@@ -212,6 +259,8 @@ def config_from_dict(cls: type[_Config], values: dict[str, Any], where: str) -> 
         ConfigError: If a key is unknown or a value is refused.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: is {values!r:.80}, expected settings by name")
     if cls is ObservationConfig and isinstance(values.get("local_season"), bool):  # of models before `season`
         values = {"season": "hemisphere" if values["local_season"] else "calendar", **values}
         values.pop("local_season")
@@ -227,5 +276,5 @@ def config_from_dict(cls: type[_Config], values: dict[str, Any], where: str) -> 
             given[key] = tuple(value) if isinstance(value, list) else value
     try:
         return cls(**given)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error

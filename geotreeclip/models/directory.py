@@ -28,6 +28,7 @@ from geotreeclip.models.config import ModelConfig, config_from_dict
 from geotreeclip.models.head import AdaptedHead, read_head
 from geotreeclip.models.published_checkpoint import model_from_state, read_state
 from geotreeclip.models.published_ranges import BatchRanges
+from geotreeclip.schema import BANDS, VARIABLE_NAMES
 from geotreeclip.taxonomy import Taxonomy
 
 __all__ = [
@@ -173,14 +174,25 @@ def load_model(directory: str | Path) -> LoadedModel:
     if absent:
         raise DataError(f"{directory}: not a model directory, {', '.join(absent)} absent; `train/clip.py` writes one")
     config = config_from_dict(ModelConfig, _json(directory / "config.json"), str(directory / "config.json"))
+    path = directory / "model.safetensors"
+    held = path.stat().st_size
+    if 2 * config.least_parameters > held:  # two bytes each at least; before memory is taken for what is not there
+        raise DataError(
+            f"{path}: damaged, or of another model: config.json describes a model of more than "
+            f"{config.least_parameters:,} weights, but model.safetensors has {held:,} bytes; fetch or train it again"
+        )
     # The weights lie beside the configuration: a pretrained tower need not be fetched again.
     offline = dataclasses.replace(config, text=dataclasses.replace(config.text, pretrained=""))
     statistics = Statistics.read(directory / "statistics.json")
+    if (statistics.bands, statistics.variables) != (tuple(BANDS), tuple(VARIABLE_NAMES)):
+        raise DataError(
+            f"{directory / 'statistics.json'}: is of the bands {', '.join(statistics.bands)} and "
+            f"{len(statistics.variables)} variables; models read {', '.join(BANDS)} and {len(VARIABLE_NAMES)}"
+        )
     # The published architecture keeps nothing outside its weights, so it needs no memory before they come.
     published = config.architecture == "published"
     with torch.device("meta") if published else nullcontext():
         model = create_model(offline, statistics)
-    path = directory / "model.safetensors"
     try:
         state = load_file(path)
     except SafetensorError as error:
@@ -189,7 +201,7 @@ def load_model(directory: str | Path) -> LoadedModel:
     model.eval()
     taxonomy = Taxonomy.read(directory / "taxonomy.parquet")
     training = _json(directory / "training.json")
-    counts = np.array(training.pop("label_counts", []), dtype=np.int64)
+    counts = _counts(training.pop("label_counts", []), directory / "training.json")
     if len(counts) != len(taxonomy):
         raise DataError(
             f"{directory}: training.json counts {len(counts)} labels but taxonomy.parquet has {len(taxonomy)} taxa; "
@@ -220,6 +232,12 @@ def load_published(path: str | Path, ranges: BatchRanges | None = None) -> Loade
     return LoadedModel(model, model.config, Taxonomy([]), counts, Statistics.empty(), training, fingerprint)
 
 
+def _counts(values: Any, path: Path) -> npt.NDArray[np.int64]:
+    if not isinstance(values, list) or any(type(value) is not int or not 0 <= value < 2**53 for value in values):
+        raise DataError(f"{path}: label_counts is {values!r:.80}, expected a list of counts; train the model again")
+    return np.array(values, dtype=np.int64)
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
@@ -240,6 +258,9 @@ def _load_state(model: GeoTreeCLIP, state: dict[str, torch.Tensor], path: Path, 
             f"{path}: weights do not fit config.json: {len(missing)} missing {missing[:3]}, {len(surplus)} unknown "
             f"{surplus[:3]}, {len(shapes)} of another shape {shapes[:3]}"
         )
+    others = [name for name, value in expected.items() if state[name].is_floating_point() != value.is_floating_point()]
+    if others:
+        raise DataError(f"{path}: {others[0]} has dtype {state[others[0]].dtype}; the weights of a model are floats")
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise DataError(f"{path}: {broken[0]} holds values that are not finite; the file is damaged")
