@@ -44,7 +44,7 @@ def _pages(entry: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Commands stand without a prompt, so they are coloured as a script: as a session they would pass for its output."""
+    """Commands stand without a prompt, so they are coloured as a script; in a session they would pass for output."""
     return markdown.replace("```console", "```bash")
 
 

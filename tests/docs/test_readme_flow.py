@@ -40,7 +40,8 @@ MADE = (
     "packed/manifest.json", "packed/splits/blocks100.parquet", "runs/mine/model/model.safetensors",
     "runs/mine/model/README.md", "runs/mine/report.json", "runs/mine/few-shot/report.json",
     "runs/baselines/report.json",
-    "runs/mine/model/calibration.json", "runs/page/index.html", "answers.csv", "embeddings.parquet", "region/stack.tif",
+    "runs/mine/model/calibration.json", "runs/page/index.html", "answers.csv", "embeddings.parquet",
+    "exported/model.pt2", "region/stack.tif",
     "map.tif", "map.png", "mine.npz", "runs/own/head.safetensors", "own-answers.csv", "phenology.parquet",
     "runs/seasons/encoder/config.json", "runs/started/model/model.safetensors",
 )  # fmt: skip
