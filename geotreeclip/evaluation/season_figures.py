@@ -178,8 +178,8 @@ def draw_map(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    scale = ScalarMappable(Normalize(0, YEAR), "twilight_shifted")
-    bar = figure.colorbar(scale, ax=axes, pad=0.02, label=f"day of {name}")
+    colors = ScalarMappable(Normalize(0, YEAR), "twilight_shifted")
+    bar = figure.colorbar(colors, ax=axes, pad=0.02, label=f"day of {name}")
     bar.set_ticks(list(_MONTHS[:-1]), labels=[f"1 {word}" for word in _WORDS])
     axes.set_xlabel("longitude")
     axes.set_ylabel("latitude")

@@ -73,8 +73,8 @@ def _rows(series: Series, rows: list[int]) -> Series:
     from dataclasses import fields
 
     parts = {each.name: getattr(series, each.name) for each in fields(series)}
-    taken = {name: [part[row] for row in rows] if name == "sample_id" else part[rows] for name, part in parts.items()}
-    return type(series)(**taken)
+    taken: dict[str, Any] = {name: part[rows] for name, part in parts.items() if name != "sample_id"}
+    return type(series)(sample_id=[series.sample_id[row] for row in rows], **taken)
 
 
 def _drawn(series: Series, config: Any) -> list[DrawnSeries]:

@@ -98,11 +98,11 @@ def find_layers(folder: Path) -> Layers:
     files = {(layer, max(cycle - first, -1), year): paths for (layer, cycle, year), paths in found.items()}
     years = tuple(sorted({year for _, _, year in files}))
     needed = [(layer, 0) for layer in DATE_LAYERS] + [("NumCycles", -1)]
-    for year in years:
-        lacking = [layer for layer, cycle in needed if (layer, cycle, year) not in files]
+    for each in years:
+        lacking = [layer for layer, cycle in needed if (layer, cycle, each) not in files]
         if lacking:
             raise DataError(
-                f"{folder}: lacks {', '.join(lacking)} of {year}; needed are {', '.join(DATE_LAYERS)} of the first "
+                f"{folder}: lacks {', '.join(lacking)} of {each}; needed are {', '.join(DATE_LAYERS)} of the first "
                 "cycle, and NumCycles"
             )
     return Layers(files, years)

@@ -168,7 +168,7 @@ def calendar_year(series: MonthlySeries, frame: pd.DataFrame, path: Path) -> dic
     """Bands of a table in the order of calendar months, {band: [N, 12]}, NaN where missing."""
     import pandas as pd
 
-    first = np.zeros(len(frame), np.int64)
+    first: NDArray[np.int64] = np.zeros(len(frame), np.int64)
     if series.start:
         if series.start not in frame:
             raise DataError(f"{path}: has no column {series.start!r}, which says when the series begin")
@@ -176,7 +176,7 @@ def calendar_year(series: MonthlySeries, frame: pd.DataFrame, path: Path) -> dic
         if months.isna().any():
             row = int(np.argmax(months.isna().to_numpy()))
             raise DataError(f"{path}: row {row}: {series.start} is {str(frame[series.start].iloc[row])!r}, no date")
-        first = months.to_numpy(dtype=np.int64) - 1
+        first = np.asarray(months.to_numpy(dtype=np.int64) - 1, dtype=np.int64)
     slot = (np.arange(MONTHS)[None, :] - first[:, None]) % MONTHS  # of each calendar month
     bands = {}
     for band in (name for name in BANDS if name in series.columns):
@@ -207,7 +207,7 @@ def _on_circle(cycles: Cycles) -> Floats:
     """Sine and cosine of the five dates, amplitude, number of cycles, [N, 12]; 0 where there is no cycle."""
     angle = 2 * np.pi * cycles.dates / 365
     parts = [np.sin(angle), np.cos(angle), cycles.amplitude[:, None], cycles.n_cycles[:, None].astype(float)]
-    return np.nan_to_num(np.concatenate(parts, axis=1))
+    return np.asarray(np.nan_to_num(np.concatenate(parts, axis=1)))
 
 
 def _ranges(index: Floats) -> list[Floats]:
