@@ -126,6 +126,21 @@ def run_state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def _check_state(state: dict[str, Any]) -> None:
+    """Refuse what would only be noticed steps later."""
+    step, steps, best, weights = (state[key] for key in ("step", "steps", "best", "model"))
+    if type(step) is not int or type(steps) is not int or not 0 <= step <= steps:
+        raise ValueError(f"step {step!r:.40} of {steps!r:.40}")
+    if not isinstance(best, dict) or set(best) != {"score", "step", "validation", "weights"}:
+        raise ValueError(f"best is {best!r:.80}")
+    if not isinstance(best["score"], float) or not isinstance(best["weights"], dict):
+        raise ValueError(f"best has score {best['score']!r:.40}")
+    if not isinstance(state["history"], list) or not all(isinstance(entry, dict) for entry in state["history"]):
+        raise ValueError(f"history is {state['history']!r:.80}")
+    if broken := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
+        raise ValueError(f"{broken[0]} is not finite")
+
+
 _KEYS = {"step", "steps", "stamp", "model", "optimizer", "average", "text_cache", "scaler", "best", "history"}
 
 
@@ -148,6 +163,7 @@ def load_run_state(trainer: Trainer, state: dict[str, Any], path: Path) -> str:
         raise DataError(f"{path}: has no {', '.join(absent)}: not a checkpoint of this release; start anew")
     elastic = trainer.config.resume == "elastic"
     try:
+        _check_state(state)
         told = check_same_run(str(path), json.loads(state["stamp"]), _stamp(trainer), elastic=elastic)
         trainer.plain.load_state_dict(state["model"])
         trainer.optimizer.load_state_dict(state["optimizer"])

@@ -6,6 +6,7 @@ The libraries are imported once; every process is forked from there, so that a t
 import copy
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -158,24 +159,73 @@ def _die_while_writing(config):
     return train(config)
 
 
+STEADY = ModelChoice(
+    name="tiny", embed_dim=16, observation={"width": 16, "depth": 1, "heads": 2, "dropout": 0.0},
+    text={"width": 16, "layers": 1},
+)  # fmt: skip
+
+
 def terminated(data, out):
-    """Two processes that get SIGTERM on their way, as from a machine that is taken back; then the rest of the run."""
-    config = settings(data, out, steps=60, schedule=ScheduleConfig(validations=1, checkpoints=60))
+    """Two processes that get SIGTERM on their way, as from a machine that is taken back, and how the run ends.
+
+    It goes on with two processes, and once more with one; beside it the run that was never stopped.
+    """
+    out = Path(out)
+
+    def run(name, **changes):
+        return settings(
+            data, str(out / name), steps=20, micro_batch=4, model=STEADY,
+            schedule=ScheduleConfig(validations=2, checkpoints=20), **changes,
+        )  # fmt: skip
+
+    config, told = run("run"), out / "told"
+    out.mkdir(parents=True, exist_ok=True)
 
     def work():
         if os.environ["RANK"] == "1":  # one is enough: both stop
-            stop_at(7)
+            stop_at(7, told)
         return train(config)
 
-    print(json.dumps([ranks(2, work), sorted(path.name for path in (Path(out) / "checkpoints").iterdir())]))
+    codes = ranks(2, work)
+    seconds = time.monotonic() - float(told.read_text())
+    checkpoints = sorted(path.name for path in (out / "run" / "checkpoints").iterdir())
+    shutil.copytree(out / "run", out / "elastic")
+    refused = wait(child(train, run("elastic")))
+    ended = [
+        ranks(2, train, config),
+        ranks(2, train, run("whole")),
+        wait(child(train, run("elastic", resume="elastic"))),
+    ]
+    print(json.dumps({
+        "codes": codes, "seconds": seconds, "checkpoints": checkpoints, "refused": refused, "ended": ended
+    }))  # fmt: skip
 
 
-def stop_at(step):
+def rank_killed(data, out):
+    """Two processes of which one is killed: the other must end too; the same command then goes on."""
+    out = Path(out)
+    schedule = ScheduleConfig(validations=2, checkpoints=12)
+    whole, broken = (settings(data, str(out / name), micro_batch=4, schedule=schedule) for name in ("whole", "broken"))
+
+    def work():
+        if os.environ["RANK"] == "1":
+            stop_at(6, None, signal.SIGKILL)
+        return train(broken)
+
+    codes = [ranks(2, train, whole), ranks(2, work)]
+    found = sorted(path.name for path in (out / "broken" / "checkpoints").glob("step-*"))
+    codes.append(ranks(2, train, broken))
+    print(json.dumps({"codes": codes, "found": found}))
+
+
+def stop_at(step, told, sent=signal.SIGTERM):
     one = loop.Trainer.train_step
 
     def train_step(self, packed):
         if self.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if told:
+                told.write_text(str(time.monotonic()))
+            os.kill(os.getpid(), sent)
         return one(self, packed)
 
     loop.Trainer.train_step = train_step
@@ -184,4 +234,5 @@ def stop_at(step):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     task, *arguments = sys.argv[1:]
-    {"gradients": gradients, "nonfinite": nonfinite, "killed": killed, "terminated": terminated}[task](*arguments)
+    tasks = [gradients, nonfinite, killed, terminated, rank_killed]
+    {one.__name__: one for one in tasks}[task](*arguments)

@@ -284,10 +284,30 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_been(forked, tmp_p
     }  # fmt: skip
 
 
-def test_a_stop_signal_to_one_process_saves_and_stops_all(forked, tmp_path):
-    (codes, checkpoints), errors = forked("terminated", tmp_path / "run")
-    assert codes == [130, 130], errors[-2000:]
-    assert checkpoints[-1] == "step-000000010"  # asked for during step 8; all agree every 10 steps
+def test_a_stop_signal_to_one_process_saves_and_stops_all_in_time(forked, tmp_path):
+    told, errors = forked("terminated", tmp_path)
+    assert told["codes"] == [130, 130], errors[-2000:]
+    assert told["seconds"] < 30
+    assert told["checkpoints"][-1] == "step-000000010"  # asked for during step 8; all agree every 10 steps
+    # The same command goes on; one process where there were two is refused unless that is accepted.
+    assert told["refused"] == 2
+    assert told["ended"] == [[0, 0], [0, 0], 0], errors[-2000:]
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"), atol=0, rtol=0)
+    elastic, whole = (
+        torch.cat([w.flatten() for w in weights(tmp_path / run).values()]) for run in ("elastic", "whole")
+    )
+    assert not torch.equal(elastic, whole)
+    assert (elastic - whole).norm() < 1e-3 * whole.norm()  # the same samples and order, other last digits
+
+
+def test_a_killed_process_ends_the_others_and_the_run_goes_on_exactly(forked, tmp_path):
+    """With gradient accumulation in each process, too."""
+    told, errors = forked("rank_killed", tmp_path)
+    assert told["codes"][0] == told["codes"][2] == [0, 0], errors[-2000:]
+    assert told["codes"][1][1] == -9
+    assert told["codes"][1][0] not in (0, -9)  # it noticed, and did not wait for ever
+    assert told["found"][-1] == "step-000000006"
+    assert_same(weights(tmp_path / "broken"), weights(tmp_path / "whole"), atol=0, rtol=0)
 
 
 def test_yaml_and_command_line_settings(tmp_path):

@@ -19,6 +19,7 @@ from geotreeclip.models.directory import load_model
 from geotreeclip.taxonomy import Taxon
 from geotreeclip.training.config import ScheduleConfig
 from geotreeclip.training.loop import Trainer, train
+from geotreeclip.training.resume import load_run_state, run_state
 from geotreeclip.training.speed import Speed, count_cost, peak_flops
 
 FEW = ScheduleConfig(validations=1, checkpoints=0)
@@ -178,3 +179,33 @@ def test_a_checkpoint_with_a_payload_is_refused_and_not_run(data, tmp_path):
     os.truncate(folder / "step-000000001", 100)
     with pytest.raises(DataError, match="all 1 checkpoints are damaged"):
         train(settings(str(data), str(tmp_path / "run")), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("best", None), ("best", {"score": "high", "step": 0, "validation": {}, "weights": {}}), ("history", [3]),
+        ("history", "x"), ("step", "3"), ("step", -1), ("step", 99), ("steps", None), ("stamp", "["), ("stamp", "{}"),
+        ("model", {}), ("model", [torch.ones(3)]), ("optimizer", {"state": {}}),
+        ("average", {"mean": [], "updates": 1}), ("average", {"mean": [torch.ones(1)], "updates": "x"}), ("average", 3),
+    ],
+)  # fmt: skip
+def test_checkpoints_with_a_part_that_is_wrong_are_refused(trainer, tmp_path, key, value):
+    state = {**run_state(trainer), key: value}
+    with pytest.raises(GeotreeclipError, match="step-000000001"):
+        load_run_state(trainer, state, tmp_path / "step-000000001")
+
+
+def test_checkpoints_with_weights_that_are_not_finite_are_refused(trainer, tmp_path):
+    state = run_state(trainer)
+    state["model"] = {name: torch.full_like(value, torch.inf) for name, value in state["model"].items()}
+    with pytest.raises(DataError, match="is not finite"):
+        load_run_state(trainer, state, tmp_path / "step-000000001")
+    assert load_run_state(trainer, run_state(trainer), tmp_path / "step-000000001") == ""
+
+
+@pytest.fixture(scope="module")
+def trainer(data, tmp_path_factory):
+    made = Trainer(settings(str(data), str(tmp_path_factory.mktemp("state"))), quiet=True)
+    made.steps = 12
+    return made
