@@ -283,4 +283,15 @@ def _prior_file(path: Path) -> dict[str, float]:
             f"prior: {path}: needs a column of names (label or species) and one of weights (prior or weight), found "
             f"{listed(frame.columns)}"
         )
-    return dict(zip(frame[names[0]].astype(str), frame[values[0]].astype(float), strict=True))
+    labels = frame[names[0]].astype(str).str.strip()
+    twice = labels[labels.str.casefold().duplicated()]
+    if len(twice):
+        raise InputError(f"prior: {path}: {twice.iloc[0]!r} has several weights; keep one row of each label")
+    weights = pd.to_numeric(frame[values[0]], errors="coerce")
+    if weights.isna().any():
+        row = int(weights.isna().to_numpy().argmax())
+        raise InputError(
+            f"prior: {path}: row {row + 1}: {values[0]} of {labels.iloc[row]} is {frame[values[0]].iloc[row]!r}, not a "
+            "number; 0 excludes a label"
+        )
+    return dict(zip(labels, weights.astype(float), strict=True))

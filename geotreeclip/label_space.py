@@ -136,7 +136,8 @@ def _memory_key(labels: Labels) -> Hashable | None:
     if isinstance(labels, str):
         return None if Path(labels).suffix else (str, labels)
     if isinstance(labels, Mapping):
-        return (Mapping, *((rank, str(names)) for rank, names in labels.items()))
+        names = ((rank, (of,) if isinstance(of, str) else tuple(map(str, of))) for rank, of in labels.items())
+        return (Mapping, *names)
     if isinstance(labels, list | tuple) and all(isinstance(label, str | Taxon) for label in labels):
         return tuple(labels)
     return None

@@ -22,6 +22,16 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device {device!r} is unknown; use cpu or cuda") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda was asked for, but torch finds no GPU; use device=cpu")
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device {device!r} is unknown; use cpu or cuda")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device mps was asked for, but torch finds no such GPU; use device=cpu")
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        if not count:
+            raise ConfigError("device cuda was asked for, but torch finds no GPU; use device=cpu")
+        if (chosen.index or 0) >= count:
+            raise ConfigError(
+                f"device {device} was asked for, but torch finds {count} GPUs, cuda:0 to cuda:{count - 1}"
+            )
     return chosen

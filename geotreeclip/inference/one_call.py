@@ -46,6 +46,7 @@ def load(
 
     Raises:
         InputError: If there is no such model, no such device, or the model cannot be normalised in this way.
+        ConfigError: If the device is a GPU and there is none.
         DataError: If its files are damaged or absent.
 
     Warns:
@@ -96,6 +97,9 @@ def classify(
 
     Returns:
         Predictions of N places.
+
+    Raises:
+        GeotreeclipError: As `load` and `Classifier.classify`.
     """
     directory = find_model(model)
     weights = directory if directory.is_file() else directory / "model.safetensors"

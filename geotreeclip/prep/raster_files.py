@@ -81,7 +81,9 @@ def find_rasters(
         elif is_remote(place) or Path(place).is_file():
             variable = variable_of(place)
             if variable is None:
-                raise ConfigError(f"{place}: its name tells no variable; give it as --raster VARIABLE={place}")
+                raise ConfigError(
+                    f"{place}: its name tells no variable; rename it, as elevation.tif, or say --raster VARIABLE=FILE"
+                )
             found.setdefault(variable, []).append(place)
         else:
             raise DataError(f"{place}: no such folder of rasters")

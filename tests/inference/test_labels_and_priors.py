@@ -110,3 +110,27 @@ def test_wrong_labels_are_refused(model, places, labels, error, message):
 def test_taxon_lists_are_labels(model):
     label = Taxon("Deciduous Broadleaf", "Fagaceae", "Quercus", "Quercus alba")
     np.testing.assert_allclose(model.embed_labels([label]), model.embed_labels([label.prompt()]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("label,weight\nQuercus robur,many\n", "row 1: weight of Quercus robur is 'many', not a number"),
+        ("label,weight\nQuercus robur,1\nquercus robur,2\n", "'quercus robur' has several weights"),
+        ("a,b\n1,2\n", "needs a column of names"),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_wrong_files_of_weights_are_refused(model, places, tmp_path, rows, message):
+    (tmp_path / "prior.csv").write_text(rows)
+    with pytest.raises((InputError, DataError), match=message):
+        model.classify(**places, prior=tmp_path / "prior.csv")
+
+
+def test_long_restrictions_that_differ_in_the_middle_are_different_lists(model):
+    """Long arrays are written with dots in the middle, so their text is no key."""
+    one, two = np.array(["Quercus"] * 4000), np.array(["Quercus"] * 4000)
+    two[2000] = "Fagus"
+    assert str(one) == str(two)
+    assert len(model.embed_labels({"genus": one})) == 3
+    assert len(model.embed_labels({"genus": two})) == 4
