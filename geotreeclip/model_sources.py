@@ -64,6 +64,8 @@ def _find(model: str, prefix: str) -> Path:
         return directory
     if model.startswith(HUB_PREFIX):
         return _fetch(model.removeprefix(HUB_PREFIX), prefix)
+    if not model.strip():
+        raise InputError(f'{prefix}the name of the model is empty; give a path, "{HUB_PREFIX}owner/name" or "demo"')
     path = Path(model).expanduser()
     if (path / "model" / "config.json").is_file():  # a training run
         return path / "model"

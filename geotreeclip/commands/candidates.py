@@ -91,11 +91,16 @@ def candidates(args: argparse.Namespace, classifier: Classifier) -> Any:
 
 
 def _box(region: str | None) -> tuple[float, float, float, float] | None:
+    numbers = []
     parts = (region or "").split(",")
-    if len(parts) != 4:
+    for part in parts:
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            continue
+    if not numbers:
         return None
-    try:
-        west, south, east, north = (float(part) for part in parts)
-    except ValueError:
-        return None
+    if len(numbers) != 4 or len(parts) != 4:
+        raise InputError(f"--region {region}: give west,south,east,north in degrees, or the name of a region")
+    west, south, east, north = numbers
     return west, south, east, north

@@ -59,7 +59,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        reason = first_line(error)
+        # What torch says of other contents is advice to run them.
+        other = isinstance(error, pickle.UnpicklingError)
+        reason = "it is no PyTorch file, or it holds more than tensors" if other else first_line(error)
         raise DataError(
             f"{path}: cannot be read as weights ({reason:.300}); only tensors are accepted, nothing in the file is run"
         ) from error
