@@ -76,6 +76,17 @@ def test_calibration_is_applied_by_formula_under_every_prior(model, directory):
     np.testing.assert_allclose(plain.probability[:, 0], np.exp(raw).max(axis=1), atol=1e-5)
 
 
+def test_weights_as_arrays_go_with_a_calibration_and_promise_no_sets(model):
+    batch, weights = build_observations(**places()), np.arange(1.0, 9.0)
+    species = [taxon.species for taxon in model.taxonomy]
+    expected = model.classify_batch(batch, prior=dict(zip(species, weights, strict=True)))
+    assert expected.calibrated
+    for prior in (weights, weights.tolist(), pd.Series(weights, species)):
+        found = model.classify_batch(batch, prior=prior)
+        np.testing.assert_array_equal(found.probability, expected.probability)
+        assert found.sets is None
+
+
 def test_a_model_without_calibration_says_so(tiny_model_dir):
     bare = load(tiny_model_dir, "cpu")
     frame = bare.classify(**places()).to_pandas()

@@ -17,8 +17,9 @@ from geotreeclip.answers import promised_threshold, sum_groups
 from geotreeclip.candidates import Labels, Prior, read_labels
 from geotreeclip.errors import InputError
 from geotreeclip.explanation import explain
-from geotreeclip.hub import find_pretrained
 from geotreeclip.inference.answering import answer
+from geotreeclip.inference.checks import check_count, check_rank, identifiers
+from geotreeclip.inference.exporting import Exported, export_model
 from geotreeclip.inference.observing import observe
 from geotreeclip.inference.scoring import Scorer
 from geotreeclip.inference.trained import TrainedModel
@@ -26,10 +27,9 @@ from geotreeclip.inputs.gathering import PlaceOptions
 from geotreeclip.label_cache import LabelCache
 from geotreeclip.label_space import LabelSpace
 from geotreeclip.models.calibration import Calibration
-from geotreeclip.models.directory import LoadedModel, load_model
+from geotreeclip.models.directory import LoadedModel
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.predictions import Predictions
-from geotreeclip.schema import RANKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +46,14 @@ class Classifier(TrainedModel):
         cache: Where label embeddings are kept between runs; by default the user's cache.
         normalisation: How inputs are scaled: "statistics" by numbers stored with the model; "batch", of the published
             architecture alone, by the extremes of each batch, as the published scripts do.
+
+    Raises:
+        InputError: If there is no such device, or the model cannot be normalised in this way.
+        ConfigError: If the device is a GPU and there is none.
+        DataError: If calibration.json is damaged, or of other weights.
+
+    Warns:
+        InputWarning: With normalisation="batch".
     """
 
     def __init__(
@@ -59,18 +67,6 @@ class Classifier(TrainedModel):
         super().__init__(loaded, device)
         self._labels = LabelSpace(loaded, self.device, cache)
         self._scorer = Scorer(loaded, self.device, normalisation)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        revision: str | None = None,
-        fingerprint: str | None = None,
-        device: str | torch.device | None = None,
-    ) -> Classifier:
-        """Load a model of the hub, or of a path; see `geotreeclip.hub.find_pretrained`."""
-        return cls(load_model(find_pretrained(name, revision, fingerprint)), device)
 
     @property
     def normalisation(self) -> str:
@@ -122,21 +118,21 @@ class Classifier(TrainedModel):
 
         Raises:
             InputError: If an argument cannot be right; the message says which, where and how to mend it.
+            DataError: If a file of labels, weights, imagery or rasters, or a catalog, cannot be read.
+            ConfigError: If reading it needs a library that is not installed.
+
+        Warns:
+            InputWarning: If something is taken that looks odd: another unit or offset, an input that the model does
+                not read, a genus that it never saw.
         """
         if sample_ids is not None:
             known = list(sample_ids)
             options.setdefault("name_sample", lambda row: f"sample {known[row] if row < len(known) else row!s}")
         batch = self.build(images, environment, longitude, latitude, **options)
         return self.classify_batch(
-            batch,
-            labels=labels,
-            rank=rank,
-            top_k=top_k,
-            prior=prior,
-            calibrated=calibrated,
-            sample_ids=sample_ids,
+            batch, labels=labels, rank=rank, top_k=top_k, prior=prior, calibrated=calibrated, sample_ids=sample_ids,
             batch_size=batch_size,
-        )
+        )  # fmt: skip
 
     def classify_batch(
         self,
@@ -150,27 +146,22 @@ class Classifier(TrainedModel):
         sample_ids: Sequence[object] | None = None,
         batch_size: int = 1024,
     ) -> Predictions:
-        """`classify` for observations that are built already (see `classify` for the arguments)."""
-        _rank(rank)
-        if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
-            raise InputError(f"top_k must be a whole number from 1, or None for all, got {top_k!r}")
-        samples = _samples(sample_ids, batch.size)
+        """`classify` for N observations that are built already; arguments, result and errors are its own."""
+        check_rank(rank)
+        if top_k is not None:
+            check_count("top_k", top_k, ", or None for all")
+        samples = identifiers(sample_ids, batch.size)
         candidates = self._labels.ready(labels)
         calibration = self._applied(calibrated)
         promised = None
-        if calibration is not None and prior == "training" and candidates.labels is self.taxonomy:
+        carries = isinstance(prior, str) and prior == "training"
+        if calibration is not None and carries and candidates.labels is self.taxonomy:
             promised = promised_threshold(calibration, rank)
+        scored = self._scorer.log_probabilities(batch, candidates, prior, batch_size, calibration)
         return answer(
-            self._scorer.log_probabilities(batch, candidates, prior, batch_size, calibration),
-            batch,
-            candidates,
-            rank=rank,
-            top_k=top_k,
-            samples=samples,
-            calibrated=calibration is not None,
-            promised=promised,
-            ranges=self.ranges,
-        )
+            scored, batch, candidates, rank=rank, top_k=top_k, samples=samples, calibrated=calibration is not None,
+            promised=promised, ranges=self.ranges,
+        )  # fmt: skip
 
     def log_probabilities(
         self,
@@ -192,6 +183,10 @@ class Classifier(TrainedModel):
 
         Returns:
             float32 [N, L]; the exponentials of each row sum to 1.
+
+        Raises:
+            InputError: If an argument cannot be right.
+            DataError: If a file of labels or weights cannot be read.
         """
         calibration = self._applied(calibrated)
         scored = self._scorer.log_probabilities(batch, self._labels.ready(labels), prior, batch_size, calibration)
@@ -231,6 +226,9 @@ class Classifier(TrainedModel):
 
         Returns:
             A table; see `geotreeclip.explanation.explain`.
+
+        Raises:
+            GeotreeclipError: As `classify`; and if `label` is none of the candidates at the rank.
         """
         batch = self.build(images, environment, longitude, latitude, **options)
         return self.explain_batch(
@@ -250,17 +248,16 @@ class Classifier(TrainedModel):
         sample_ids: Sequence[object] | None = None,
         batch_size: int = 1024,
     ) -> pd.DataFrame:
-        """`explain` for observations that are built already."""
-        samples = _samples(sample_ids, batch.size)
+        """`explain` for N observations that are built already; arguments, result and errors are its own."""
+        check_rank(rank)
+        samples = identifiers(sample_ids, batch.size)
         candidates = self._labels.ready(labels)
-        taxa, groups = candidates.at_rank(_rank(rank))
+        taxa, groups = candidates.at_rank(rank)
         names = [taxon.name(taxon.rank) for taxon in taxa]
-        target = None
-        if label is not None:
-            place = {name.casefold(): index for index, name in enumerate(names)}.get(label.strip().casefold())
-            if place is None:
-                raise InputError(f"label: {label!r} is none of the {len(names)} candidates at rank {rank}")
-            target = place
+        places = {name.casefold(): index for index, name in enumerate(names)}
+        target = None if label is None else places.get(label.strip().casefold())
+        if label is not None and target is None:
+            raise InputError(f"label: {label!r} is none of the {len(names)} candidates at rank {rank}")
         calibration = self._applied(calibrated)
 
         def score(observations: ObservationBatch) -> npt.NDArray[np.float32]:
@@ -295,6 +292,9 @@ class Classifier(TrainedModel):
 
         Returns:
             float32 [N, D].
+
+        Raises:
+            GeotreeclipError: As `classify` about what was given.
         """
         batch = self.build(images, environment, longitude, latitude, **options)
         return self.embed_batch(batch, normalize=normalize, batch_size=batch_size)
@@ -302,7 +302,11 @@ class Classifier(TrainedModel):
     def embed_batch(
         self, batch: ObservationBatch, *, normalize: bool = True, batch_size: int = 1024
     ) -> npt.NDArray[np.float32]:
-        """`embed` for observations that are built already."""
+        """`embed` for N observations that are built already: float32 [N, D].
+
+        Raises:
+            InputError: If batch_size cannot be right.
+        """
         return np.concatenate(
             [part.cpu().numpy() for part in self._scorer.embeddings(batch, batch_size, normalize=normalize)]
         )
@@ -316,6 +320,10 @@ class Classifier(TrainedModel):
 
         Returns:
             float32 [L, D].
+
+        Raises:
+            InputError: If the labels cannot be right.
+            DataError: If a file of them cannot be read.
         """
         if normalize:
             return np.array(self._labels.ready(labels).embeddings.cpu().numpy())
@@ -329,26 +337,52 @@ class Classifier(TrainedModel):
         latitude: Any = None,
         **options: Unpack[PlaceOptions],
     ) -> ObservationBatch:
-        """Observations as `classify` builds them, for `classify_batch`, `embed_batch` and `explain_batch`."""
+        """Observations of N places as `classify` builds them, for `classify_batch`, `embed_batch`, `explain_batch`.
+
+        Raises:
+            GeotreeclipError: As `classify` about what was given.
+        """
         if self.normalisation == "batch":  # only the place within the batch counts, so no unit is out of range
             options.setdefault("implausible", "warn")
         return observe(images, environment, longitude, latitude, options, self.config.observation)
+
+    def export(
+        self,
+        directory: str | Path,
+        labels: Labels = None,
+        prior: Prior = "training",
+        *,
+        calibrated: bool | None = None,
+    ) -> Exported:
+        """Write the model and a list of labels as one `torch.export` program, which plain torch runs.
+
+        The program is read back and compared with the model on places of which parts are missing.
+
+        Args:
+            directory: Where `model.pt2` and `model.json`, its description, go; it must not exist, or be empty.
+            labels: As in `classify`.
+            prior: As in `classify`.
+            calibrated: As in `classify`.
+
+        Returns:
+            Where it lies, how many labels it has, and by how much it differs from the model.
+
+        Raises:
+            InputError: If the model is not on the CPU, scales by batches, or something is at the directory.
+            ConfigError: If torch cannot trace the model, or the program does not repeat its answers.
+            DataError: If it cannot be written.
+        """
+        if self.device.type != "cpu" or self.normalisation == "batch":
+            raise InputError(
+                f'export wants a model on the CPU with normalisation="statistics", this one is on {self.device} with '
+                f'{self.normalisation!r}; load(..., device="cpu") gives one'
+            )
+        return export_model(
+            self._loaded, self._scorer, self._labels.ready(labels), prior, self._applied(calibrated), Path(directory)
+        )
 
     def _applied(self, calibrated: bool | None) -> Calibration | None:
         """The calibration to use: None asks for what the model has."""
         if calibrated and self._calibration is None:
             raise InputError("calibrated=True, but this model has no calibration.json; eval/calibrate.py fits one")
         return None if calibrated is False else self._calibration
-
-
-def _rank(rank: str) -> str:
-    if rank not in RANKS:
-        raise InputError(f"rank must be one of {', '.join(reversed(RANKS))}, got {rank!r}")
-    return rank
-
-
-def _samples(sample_ids: Sequence[object] | None, count: int) -> Sequence[object]:
-    samples: Sequence[object] = range(count) if sample_ids is None else list(sample_ids)
-    if len(samples) != count:
-        raise InputError(f"sample_ids has {len(samples)} identifiers for {count} places")
-    return samples

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geotreeclip.candidates import Prior, read_prior_table
 from geotreeclip.errors import InputError
+from geotreeclip.inference.checks import check_count
 from geotreeclip.inputs.common import warn
 from geotreeclip.label_space import LabelList
 from geotreeclip.models.calibration import Calibration
@@ -73,24 +74,64 @@ class Scorer:
         Raises:
             InputError: If the prior or the size cannot be right, or the model's head does not know a label.
         """
-        carried = self._loaded.scores_carry_prior or calibration is not None
-        shift = _prior_shift(prior, candidates, carried=carried)
-        log_prior = torch.from_numpy(np.log(candidates.prior)).float().to(self._device)
-        correction = None if shift is None else torch.from_numpy(shift).float().to(self._device)
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        factor, offset = self.terms(candidates, prior, calibration)
+        check_count("batch_size", batch_size)
         rows = max(1, min(batch_size, _LOGITS // len(candidates.labels)))
         scored = self._text_scores if self._loaded.head is None else self._head_scores
         for scores in scored(batch, candidates, batch_size, rows):
             with torch.inference_mode():
-                if calibration is not None:
-                    if not self._loaded.scores_carry_prior:
-                        scores = scores + log_prior
-                    scores = calibration.apply(scores.log_softmax(dim=-1), log_prior)
-                yield (scores if correction is None else scores + correction).log_softmax(dim=-1)
+                yield (factor * scores + offset).log_softmax(dim=-1)
+
+    def terms(
+        self, candidates: LabelList, prior: Prior, calibration: Calibration | None = None
+    ) -> tuple[float, Tensor]:
+        """How scores s become log-probabilities: the log-softmax of `factor * s + offset`.
+
+        Args:
+            candidates: L labels.
+            prior: As in `log_probabilities`, and so the calibration.
+            calibration: What is applied, if anything.
+
+        Returns:
+            The factor, and the offset [L] on the model's device.
+        """
+        carried = self._loaded.scores_carry_prior
+        log_prior = np.log(candidates.prior)
+        factor, offset = 1.0, np.zeros(len(log_prior))
+        if calibration is not None:
+            factor = 1 / calibration.temperature
+            offset = calibration.apply(offset if carried else log_prior, log_prior)
+            carried = True
+        shift = _prior_shift(prior, candidates, carried=carried)
+        if shift is not None:
+            offset = offset + shift
+        return factor, torch.from_numpy(offset).float().to(self._device)
+
+    def columns(self, candidates: LabelList) -> list[int]:
+        """Rows of the head of an adapted model that the labels are; none for a model without.
+
+        Raises:
+            InputError: If the head does not know a label.
+        """
+        if self._loaded.head is None:
+            return []
+        trained = self._loaded.taxonomy
+        found = {taxon: trained.index_of(taxon) for taxon in candidates.labels}
+        stranger = next((taxon.prompt() for taxon, row in found.items() if row is None), None)
+        if stranger is not None:
+            raise InputError(
+                f"labels: {stranger!r} is none of the {len(trained)} labels that this model was adapted to; take "
+                "some of these, or the model that it was adapted from"
+            )
+        return [row for row in found.values() if row is not None]
 
     def embeddings(self, batch: ObservationBatch, batch_size: int, *, normalize: bool) -> Iterator[Tensor]:
-        """Encode places, [n, D] of one slice of the batch after the other, on the model's device."""
+        """Encode places, [n, D] of one slice of the batch after the other, on the model's device.
+
+        Raises:
+            InputError: If the size cannot be right.
+        """
+        check_count("batch_size", batch_size)
         encode = self._model.encode_observations if normalize else self._model.observation_encoder
         if isinstance(self._model.observation_encoder, PublishedObservationEncoder):
             self._model.observation_encoder.normalisation = self.normalisation
@@ -114,15 +155,9 @@ class Scorer:
     ) -> Iterator[Tensor]:
         """Scores of an adapted model's own head, likewise."""
         head = self._loaded.head
-        trained = self._loaded.taxonomy
-        known = [trained.index_of(taxon) for taxon in candidates.labels]
-        if head is None or None in known:
-            stranger = candidates.labels[known.index(None)].prompt()
-            raise InputError(
-                f"labels: {stranger!r} is none of the {len(trained)} labels that this model was adapted to; take "
-                "some of these, or the model that it was adapted from"
-            )
-        columns = torch.tensor(known, device=self._device)
+        if head is None:
+            raise InputError("this model was not adapted, it has no head")
+        columns = torch.tensor(self.columns(candidates), device=self._device)
         size = min(batch_size, rows)
         for start in range(0, batch.size, size):
             part = batch.select(slice(start, start + size)).to(self._device)

@@ -118,7 +118,9 @@ def test_embeddings_are_unit_length_or_raw(model, places):
         ({"rank": "order"}, "rank must be one of species, genus"),
         ({"top_k": 0}, "top_k must be a whole number"),
         ({"sample_ids": ["a"]}, "1 identifiers for 6 places"),
-        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number from 1, got 2.5"),
+        ({"top_k": True}, "top_k must be a whole number from 1, or None for all, got True"),
     ],
 )
 def test_wrong_arguments_are_refused(model, places, options, message):
