@@ -81,10 +81,12 @@ def run(args: argparse.Namespace) -> int:
     from geotreeclip.inference import Classifier
     from geotreeclip.model_sources import find_model
     from geotreeclip.models.directory import load_model
+    from geotreeclip.prep.phase import check_days
 
     dataset = PackedDataset(args.data)
     path = find_model(model_directory(args.model))
     loaded = load_model(path)
+    check_days(dataset.directory, loaded.config)
     rows, split, fold = _rows(dataset, args, trained_with(loaded.training, dataset))
     labels = loaded.taxonomy if args.labels is None else candidate_list(dataset, args.labels, loaded.taxonomy)[0]
     count = min(args.limit, max(MIN_SAMPLES, MAX_SCORES // max(1, len(labels))))

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from geotreeclip.inference import Classifier
     from geotreeclip.model_sources import find_model
     from geotreeclip.models.directory import load_model
+    from geotreeclip.prep.phase import check_days
 
     if args.out.suffix != ".json":
         raise ConfigError(f"--out {args.out}: the report is written to a file that ends in .json")
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or name
     path = find_model(model_directory(args.model))
     loaded = load_model(path)
+    check_days(dataset.directory, loaded.config)
     classifier = Classifier(loaded, args.device)
     selection = select(dataset, args.split, args.fold, trained_with(loaded.training, dataset))
     # A model that counted no samples of any taxon has no prior, and no taxon that it knowingly never saw

@@ -8,10 +8,14 @@ import pandas as pd
 import pytest
 
 from geotreeclip.cli import main
+from geotreeclip.data.writer import PackedWriter
 from geotreeclip.errors import ConfigError, InputError
+from geotreeclip.evaluation.probes.sources import embed_packed
+from geotreeclip.evaluation.zero_shot import main as zero_shot
 from geotreeclip.inference import load
 from geotreeclip.prep.phase import check_days, shift_days_to_phase
 from geotreeclip.schema import MONTH_DAYS
+from geotreeclip.taxonomy import Taxon
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +86,17 @@ def test_a_set_and_a_model_that_disagree_are_refused(phase_model, tmp_path):
     config = load(phase_model).config
     with pytest.raises(ConfigError, match=r"make the set with data_prep/phase\.py"):
         check_days(tmp_path, config)
+
+
+def test_evaluators_and_the_command_refuse_a_set_of_the_calendar(phase_model, images, tmp_path, capsys):
+    demo_set = tmp_path / "set"
+    environment = np.full((3, 27), np.nan, np.float32)
+    environment[:, :2] = [[9, 50], [10, 51], [11, 52]]
+    with PackedWriter(demo_set, None) as writer:
+        writer.add(images.astype(np.uint16), environment, [Taxon("a", "b", "c", "c d")] * 3, ["x", "y", "z"])
+    with pytest.raises(ConfigError, match="expects days since greenup"):
+        embed_packed(str(phase_model), demo_set, "all")
+    with pytest.raises(ConfigError, match="expects days since greenup"):
+        zero_shot(["--model", str(phase_model), "--data", str(demo_set), "--out", str(tmp_path / "r.json")])
+    assert main(["classify", str(demo_set), "--model", str(phase_model), "--out", str(tmp_path / "o.csv")]) == 2
+    assert "expects days since greenup" in capsys.readouterr().err

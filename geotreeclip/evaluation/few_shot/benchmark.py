@@ -131,14 +131,17 @@ def prepare(
 
     Raises:
         DataError: too few labels are left.
+        ConfigError: the set counts days from another day than the model.
     """
     from tqdm import tqdm
 
     from geotreeclip.data.loader import sequential
     from geotreeclip.models.features import FEATURES, has_tokens, read_features
     from geotreeclip.observations import from_packed
+    from geotreeclip.prep.phase import check_days
     from geotreeclip.schema import MONTH_DAYS
 
+    check_days(dataset.directory, loaded.config)
     truth = truth_of(dataset, indices, block_km=interval_km)
     support_block = truth_of(dataset, indices, block_km=setting.block_km).block
     taxon = dataset.taxa[indices]

@@ -154,9 +154,11 @@ def embed_packed(model: str, data: Path, inputs: str, *, progress: bool = False)
     from geotreeclip.data.packed import PackedDataset
     from geotreeclip.inference import Classifier
     from geotreeclip.observations import from_packed
+    from geotreeclip.prep.phase import check_days
 
     loaded, saw = _model(model, inputs)
     dataset = PackedDataset(data)
+    check_days(dataset.directory, loaded.config)
     classifier = Classifier(loaded)
     rows = np.arange(len(dataset), dtype=np.int64)
     parts, environment = [], []
