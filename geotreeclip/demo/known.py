@@ -64,7 +64,8 @@ def known_posterior(world: World, dataset: PackedDataset, indices: NDArray[np.in
     Returns:
         float64, columns in the order of the set's taxonomy.
     """
-    columns = [world.taxonomy.index_of(taxon) for taxon in dataset.taxonomy]
+    row = {taxon: place for place, taxon in enumerate(world.taxonomy)}
+    columns = np.array([row[taxon] for taxon in dataset.taxonomy], dtype=np.int64)
     found = np.zeros((len(indices), len(columns)))
     for start in range(0, len(indices), _CHUNK):
         part = slice(start, start + _CHUNK)
