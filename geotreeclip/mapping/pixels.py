@@ -61,7 +61,7 @@ class PixelClassifier:
         self.taxa, self._groups = LabelList(self._labels, nothing, priors).at_rank(rank)
 
     def check_inputs(self, *, rasters: bool) -> None:
-        """Refuse a stack of which the model reads nothing.
+        """Refuse a stack of which the model reads nothing, or whose months mean nothing to it.
 
         Args:
             rasters: Whether environmental rasters are there.
@@ -73,6 +73,11 @@ class PixelClassifier:
         given = {"image", "location", *(["terrain", "soil", "climate"] if rasters else [])}
         if not given & set(read):
             raise ConfigError(f"this model reads {listed(read)} only; give --rasters")
+        if "image" in read and self.classifier.config.observation.season == "phase":
+            raise ConfigError(
+                "this model counts days from the greenup of each place (model.observation.season: phase), which a stack "
+                "of months does not tell; map with a model of the calendar or the hemisphere"
+            )
 
     def probabilities(
         self, values: Floats, valid: NDArray[np.bool_], environment: Floats, wanted: NDArray[np.bool_], stride: int = 1

@@ -13,6 +13,7 @@ from geotreeclip.errors import ConfigError, InputError
 from geotreeclip.evaluation.probes.sources import embed_packed
 from geotreeclip.evaluation.zero_shot import main as zero_shot
 from geotreeclip.inference import load
+from geotreeclip.mapping.pixels import PixelClassifier
 from geotreeclip.prep.phase import check_days, shift_days_to_phase
 from geotreeclip.schema import MONTH_DAYS
 from geotreeclip.taxonomy import Taxon
@@ -100,3 +101,9 @@ def test_evaluators_and_the_command_refuse_a_set_of_the_calendar(phase_model, im
         zero_shot(["--model", str(phase_model), "--data", str(demo_set), "--out", str(tmp_path / "r.json")])
     assert main(["classify", str(demo_set), "--model", str(phase_model), "--out", str(tmp_path / "o.csv")]) == 2
     assert "expects days since greenup" in capsys.readouterr().err
+
+
+def test_maps_refuse_a_model_that_counts_from_greenup(phase_model, tiny_model_dir):
+    with pytest.raises(ConfigError, match="a stack of months does not tell"):
+        PixelClassifier(load(phase_model), (5, 6), ("B4", "B8")).check_inputs(rasters=False)
+    PixelClassifier(load(tiny_model_dir), (5, 6), ("B4", "B8")).check_inputs(rasters=False)
