@@ -75,8 +75,8 @@ class PixelClassifier:
             raise ConfigError(f"this model reads {listed(read)} only; give --rasters")
         if "image" in read and self.classifier.config.observation.season == "phase":
             raise ConfigError(
-                "this model counts days from the greenup of each place (model.observation.season: phase), which a stack "
-                "of months does not tell; map with a model of the calendar or the hemisphere"
+                "this model counts days from the greenup of each place (model.observation.season: phase), which a "
+                "stack of months does not tell; map with a model of the calendar or the hemisphere"
             )
 
     def probabilities(
