@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("geotreeclip.commands.evaluate", "score a model on a set without training on it"),
     "map": ("geotreeclip.commands.map", "classify every pixel of a region: a GeoTIFF with legend and picture"),
     "convert": ("geotreeclip.commands.convert", "turn the published GGT_6M.pth into a model directory"),
+    "export": ("geotreeclip.commands.export", "write a model as one torch.export program that plain torch runs"),
     "pack": ("geotreeclip.data.packing", "turn published shards into packed ones"),
     "demo": ("geotreeclip.demo.command", "make the planted forest, a world with known truth, or serve a page on it"),
 }
