@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geotreeclip.errors import DataError, InputError
+from geotreeclip.errors import DataError, InputError, first_line
 
 if TYPE_CHECKING:
     import argparse
@@ -68,6 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "year, or --year",
     )  # fmt: skip
     parser.add_argument("--year", type=int, help="year of the imagery to fetch, for all places")
+    parser.add_argument(
+        "--nearest-year", action="store_true",
+        help="with --source: where a place was never seen clear in its year, take the nearest year in which it was",
+    )  # fmt: skip
     parser.add_argument(
         "--rasters", type=Path, metavar="DIR", help="read the environment of the places off these rasters"
     )
@@ -128,6 +132,8 @@ def _of_table(args: argparse.Namespace, first: int) -> Iterator[PlaceBatch]:
         raise InputError(f"{path}: the table has no rows")
     if args.imagery is not None and args.source is not None:
         raise InputError("--imagery and --source both give imagery; leave one out")
+    if args.source is None and args.year is not None:
+        raise InputError("--year says which imagery to fetch: name where from too, with --source stac:URL")
     if args.source is not None and args.year is None and "year" not in head.columns:
         raise InputError(f"{path}: --source needs the year of the imagery: a column year, or --year")
     images = args.imagery is not None or args.source is not None
@@ -173,6 +179,7 @@ def _batch(
         environment: Any = numbers if inputs else None
         if args.source is not None:
             options |= {"source": args.source, "year": args.year or _column(args.points, chunk, "year", done)}
+            options["nearest_year"] = args.nearest_year
         if args.source is not None or args.rasters is not None:
             options |= {name: coordinates[name] for name in ("longitude", "latitude") if name in coordinates}
         if args.rasters is not None:
@@ -220,7 +227,7 @@ def read_table(path: Path, texts: Sequence[str] = (), rows: int | None = None) -
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{path}: the file is empty") from error
     except (ValueError, OSError) as error:  # UnicodeDecodeError, ParserError and ArrowInvalid are ValueErrors
-        raise DataError(f"{path}: cannot be read as a table ({error})") from error
+        raise DataError(f"{path}: cannot be read as a table ({first_line(error)})") from error
 
 
 def _inputs(path: Path, columns: list[str], *, images: bool, rasters: bool) -> list[str]:

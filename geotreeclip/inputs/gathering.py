@@ -27,12 +27,15 @@ class PlaceOptions(BuilderOptions, total=False):
 
     source: "stac:URL" of a STAC API or a static catalog of Sentinel-2 Level-2A, for the imagery of the places.
     year: Calendar year of the imagery, a number or [N].
+    nearest_year: True takes, for a place that was never seen clear in that year, the nearest year in which it was, up
+        to five years away, as `data_prep/sentinel2.py --year nearest` does.
     rasters: Folder or files of environmental rasters (WorldClim, SoilGrids, elevation), told by their names.
     greenup: For models that count days from greenup: its day of the year, a number or [N]; 0 where days count so.
     """
 
     source: str
     year: Any
+    nearest_year: bool
     rasters: Any
     greenup: Any
 
@@ -65,6 +68,7 @@ def gather(images: Any, environment: Any, longitude: Any, latitude: Any, options
     """
     kept: dict[str, Any] = dict(options)
     source, year, rasters = (kept.pop(name, None) for name in ("source", "year", "rasters"))
+    nearest = bool(kept.pop("nearest_year", False))
     if _is_geo(environment):
         environment, longitude, latitude = _points(environment, longitude, latitude)
     items = _stac_items(images)
@@ -72,9 +76,9 @@ def gather(images: Any, environment: Any, longitude: Any, latitude: Any, options
         if images is not None and source is not None:
             raise InputError("give images= or source=, not both")
         place = _places(longitude, latitude, "imagery")
-        images = _composites(place, year, source, items)
+        images = _composites(place, year, source, items, nearest=nearest)
         kept |= {"scale": "dn", "nodata": MISSING_DN}
-    elif year is not None:
+    elif year is not None or nearest:
         raise InputError('year= says which imagery to fetch: name its source too, as in source="stac:URL"')
     elif is_cube(images) or is_stack(images):
         given = None if longitude is None or latitude is None else _places(longitude, latitude, "images")
@@ -181,6 +185,8 @@ def _composites(
     year: Any,
     source: Any,
     items: Iterable[dict[str, Any]] | None,
+    *,
+    nearest: bool,
 ) -> npt.NDArray[np.uint16]:
     """Monthly composites of places, uint16 [N, 12, 10, 5, 5]."""
     if items is None and not (isinstance(source, str) and source.startswith(_SOURCE) and source != _SOURCE):
@@ -190,7 +196,7 @@ def _composites(
         import rasterio  # noqa: F401
     except ImportError as error:
         raise ConfigError("fetching imagery needs rasterio and pystac: pip install 'geotreeclip[prep]'") from error
-    from geotreeclip.prep.imagery.fetching import fetch, open_catalog, open_items
+    from geotreeclip.prep.imagery.fetching import REACH, fetch, open_catalog, open_items
 
     catalog = open_catalog(str(source).removeprefix(_SOURCE)) if items is None else open_items(items)
     if year is None:
@@ -205,7 +211,7 @@ def _composites(
         raise InputError(f"year must be a number, or one for each place: {error}") from error
     if not (np.isfinite(whole) & (whole == np.round(whole)) & (whole >= 2015)).all():
         raise InputError(f"year must be whole numbers from 2015, the first year of Sentinel-2, got {year!r}")
-    return fetch(catalog, *place, whole.astype(np.int64))
+    return fetch(catalog, *place, whole.astype(np.int64), reach=REACH if nearest else 0)
 
 
 def _environment(place: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]], rasters: Any, given: Any) -> Any:

@@ -85,11 +85,30 @@ def test_items_give_what_the_catalog_gives(raw_world, planted):
         )
 
 
+def test_the_nearest_year_stands_in(raw_world, planted):
+    table, _ = planted
+    source = {"source": f"stac:{raw_world}/stac/catalog.json"}
+    year = table["year"].to_numpy(np.int64)
+    with pytest.warns(InputWarning, match="the nearest year stands in, for place"):
+        near = gather(None, None, **where(table), options={**source, "year": year, "nearest_year": True}).images
+    seen = (near != MISSING_DN).any(axis=(1, 2, 3, 4))
+    assert seen.all()  # the one whose own year has no clear pixel, too
+    with pytest.warns(InputWarning, match="no clear pixel of 1 of 8 places"):
+        own = gather(None, None, **where(table), options={**source, "year": year}).images
+    same = (own != MISSING_DN).any(axis=(1, 2, 3, 4))
+    np.testing.assert_array_equal(near[same], own[same])
+    with pytest.raises(InputError, match="no clear pixel of the 8 places in 2090 or 5 years around"):
+        gather(None, None, **where(table), options={**source, "year": 2090, "nearest_year": True})
+    with pytest.raises(InputError, match="name its source too"):
+        gather(None, None, 10.0, 50.0, {"nearest_year": True})
+
+
 def test_the_command_line_fetches_too(raw_world, planted, tiny_model_dir, tmp_path, capsys):
     table, _ = planted
     points = tmp_path / "points.csv"
     table.iloc[:2][["sample_id", "longitude", "latitude", "year"]].to_csv(points, index=False)
     arguments = ["classify", str(points), "--model", str(tiny_model_dir), "--device", "cpu", "--top-k", "1"]
+    arguments += ["--nearest-year"]
     fetched = [*arguments, "--source", f"stac:{raw_world}/stac/catalog.json", "--rasters", str(raw_world / "rasters")]
     assert main([*fetched, "--out", str(tmp_path / "out.csv"), "--log", str(tmp_path / "run.json")]) == 0
     frame = pd.read_csv(tmp_path / "out.csv")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -18,14 +19,19 @@ from geotreeclip.inputs.common import warn
 from geotreeclip.prep.imagery import catalogs
 from geotreeclip.prep.imagery.composite import Composites
 from geotreeclip.prep.imagery.grid import locate, utm_epsg
+from geotreeclip.prep.imagery.job import sample_years
 from geotreeclip.prep.imagery.offsets import OffsetRules
 from geotreeclip.prep.imagery.problems import SceneLost
 from geotreeclip.prep.imagery.sampling import StacSampler
 from geotreeclip.prep.imagery.scenes import Scene
 from geotreeclip.prep.imagery.signing import signer, signer_of
+from geotreeclip.prep.imagery.sources import FIRST_YEAR
 from geotreeclip.schema import BANDS
 
-__all__ = ["Catalog", "fetch", "open_catalog", "open_items"]
+__all__ = ["REACH", "Catalog", "fetch", "open_catalog", "open_items"]
+
+REACH = 5
+"""Years that the nearest one may be away, as in `data_prep/sentinel2.py`."""
 
 _COLLECTION = "sentinel-2-l2a"
 
@@ -89,7 +95,12 @@ def _indexed(name: str, found: catalogs.Findings, sign: str) -> Catalog:
 
 
 def fetch(
-    catalog: Catalog, longitude: NDArray[np.float64], latitude: NDArray[np.float64], year: NDArray[np.int64]
+    catalog: Catalog,
+    longitude: NDArray[np.float64],
+    latitude: NDArray[np.float64],
+    year: NDArray[np.int64],
+    *,
+    reach: int = 0,
 ) -> NDArray[np.uint16]:
     """Monthly composites of places, each of its year.
 
@@ -98,25 +109,31 @@ def fetch(
         longitude: Degrees, [N].
         latitude: Degrees, [N].
         year: [N].
+        reach: Years before and after it that may stand in where a place was never seen clear in it.
 
     Returns:
         uint16 [N, 12, 10, 5, 5], 65535 where missing.
 
     Raises:
-        InputError: If no place has a clear pixel in its year.
+        InputError: If no place has a clear pixel in its year, or within reach of it.
         DataError: If a server does not answer.
         ConfigError: If the values contradict the offsets that the metadata state.
     """
     result = Composites.empty(len(longitude))
     zone = utm_epsg(longitude, latitude)
     sign = signer(catalog.sign)
+    span = (catalog.years[0], catalog.years[-1]) if catalog.years else (FIRST_YEAR, datetime.now(UTC).year)
+    used = year.copy()
     for epsg in np.unique(zone[zone > 0]).tolist():
-        for of in np.unique(year[zone == epsg]).tolist():
-            rows = np.flatnonzero((zone == epsg) & (year == of))
-            sampler = StacSampler(catalog.find, sign)
-            result.put(rows, sampler.composites(locate(longitude[rows], latitude[rows], epsg), of))
-            sampler.audit()
+        rows = np.flatnonzero(zone == epsg)
+        sampler = StacSampler(catalog.find, sign)
+        points = locate(longitude[rows], latitude[rows], epsg)
+        policy = "nearest" if reach else "own"
+        composites, used[rows] = sample_years(sampler, points, year[rows], policy, reach, span)
+        result.put(rows, composites)
+        sampler.audit()
     found = result.found()
+    _tell_years(catalog.name, year, used, found)
     if found.any() and not found.all():
         row = int(found.argmin())
         warn(
@@ -124,7 +141,18 @@ def fetch(
             f"{row} in {year[row]}; they have no imagery"
         )
     if not found.any():
-        span = f"; it has {catalog.years[0]} to {catalog.years[-1]}" if catalog.years else ""
-        asked = ", ".join(map(str, np.unique(year)))
-        raise InputError(f"{catalog.name}: no clear pixel of the {len(longitude)} places in {asked}{span}")
+        has = f"; it has {catalog.years[0]} to {catalog.years[-1]}" if catalog.years else ""
+        asked = ", ".join(map(str, np.unique(year))) + (f" or {reach} years around" if reach else "")
+        raise InputError(f"{catalog.name}: no clear pixel of the {len(longitude)} places in {asked}{has}")
     return result.images
+
+
+def _tell_years(name: str, year: NDArray[np.int64], used: NDArray[np.int64], found: NDArray[np.bool_]) -> None:
+    """Warn of places that are shown by another year than the one asked for."""
+    other = np.flatnonzero(found & (used != year))
+    if len(other):
+        row = int(other[0])
+        warn(
+            f"{name}: {len(other)} of {len(year)} places were not seen clear in the year asked for; the nearest year "
+            f"stands in, for place {row} {used[row]} instead of {year[row]}"
+        )
