@@ -6,7 +6,14 @@ import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["ConfigError", "DataError", "GeotreeclipError", "InputError", "first_line", "run_main"]
+__all__ = ["EXTRAS", "ConfigError", "DataError", "GeotreeclipError", "InputError", "first_line", "run_main"]
+
+EXTRAS: dict[str, str] = {
+    "dask": "prep", "distributed": "prep", "ee": "earthengine", "geopandas": "map", "matplotlib": "eval",
+    "netCDF4": "map", "pyogrio": "map", "pyproj": "prep", "pystac": "prep", "pystac_client": "prep",
+    "rasterio": "prep", "scipy": "eval", "sklearn": "eval", "tensorboard": "train", "xarray": "map",
+}  # fmt: skip
+"""Modules that a minimal install lacks -> the smallest extra of pyproject.toml that brings them."""
 
 
 class GeotreeclipError(Exception):
@@ -33,7 +40,8 @@ def first_line(error: BaseException) -> str:
 def run_main(main: Callable[[], int | None]) -> int:
     """Run a command, print a user's error as one line on standard error, and return the exit code.
 
-    What the system refuses (a full disk, no permission, a folder in place of a file) is a user's error too.
+    What the system refuses (a full disk, no permission, a folder in place of a file) is a user's error too, and so is
+    a library that comes with an extra of the package and is not installed.
 
     Args:
         main: The command; returns None or an exit code.
@@ -47,6 +55,12 @@ def run_main(main: Callable[[], int | None]) -> int:
         sys.stdout.flush()
     except GeotreeclipError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRAS:
+            raise
+        print(f"error: this needs {name}: pip install 'geotreeclip[{EXTRAS[name]}]'", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,6 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--raw", action="store_true", help="raw files (records, scenes, rasters: 300 samples) instead of a packed set"
     )
+    parser.add_argument(
+        "--region", action="store_true",
+        help="a region to be mapped (a stack of 12 months, rasters, stands of known species) instead of a packed set; "
+        "--preset, --seed and --samples are those of the world that the model learnt from",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="of --region, pixels of 10 m (default: 80 100)"
+    )
+    parser.add_argument("--stands", type=int, metavar="N", help="of --region (default: 28)")
     parser.add_argument("--samples", type=int, metavar="N", help="training samples (default about 19,000)")
     parser.add_argument("--test", type=int, metavar="N", help="test samples (default 5000)")
     parser.add_argument(
@@ -47,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
         return _serve(args)
     if args.out is None:
         raise ConfigError("--out DIR says where the world is written; or --serve shows one that is there")
+    if args.region:
+        return _region(args)
+    if args.size is not None or args.stands is not None:
+        raise ConfigError("--size and --stands belong to --region")
     from geotreeclip.demo.make import make_world
 
     if args.raw:
@@ -68,6 +81,26 @@ def run(args: argparse.Namespace) -> int:
         args.out, args.preset, args.seed, args.samples, test=5000 if args.test is None else args.test,
         overwrite=args.overwrite, progress=lambda line: print(line, flush=True), knobs=knobs,
     )  # fmt: skip
+    return 0
+
+
+def _region(args: argparse.Namespace) -> int:
+    """Make a region."""
+    if args.raw or args.test is not None or args.knob:
+        raise ConfigError("--raw, --test and --knob do not go with --region")
+    try:
+        import rasterio  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("--region needs rasterio: pip install 'geotreeclip[prep]'") from error
+    from geotreeclip.demo.region import describe, make_region
+
+    height, width = args.size or (80, 100)
+    print(f"planting {height} x {width} pixels of the world {args.preset}, seed {args.seed}, in {args.out}", flush=True)
+    stands = 28 if args.stands is None else args.stands
+    region = make_region(
+        args.out, height, width, preset=args.preset, seed=args.seed, samples=args.samples, stands=stands
+    )
+    print(describe(region, args.out))
     return 0
 
 

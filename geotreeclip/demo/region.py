@@ -1,6 +1,6 @@
 """A region of the planted forest as a stack: stands of known species, a meadow, a lake without data.
 
-    python -m geotreeclip.demo.region --out DIR
+    geotreeclip demo --region --out DIR
 
 writes DIR/stack.tif (a band for each month and spectral band), DIR/rasters/*.tif (the environment), DIR/forest.tif (1
 where stands are), DIR/truth.tif (row of the species in DIR/species.csv) and DIR/stands.geojson.
@@ -17,11 +17,9 @@ Shapes: T months (12), C bands (10), H W pixels, K stands.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotreeclip.data.shardfile import write_atomically
-from geotreeclip.demo.config import PRESETS, world_config
+from geotreeclip.demo.config import world_config
 from geotreeclip.demo.raw.rasters import raster_name
 from geotreeclip.demo.spectra import backgrounds
 from geotreeclip.demo.world import World, build_world, shared_effects
-from geotreeclip.errors import ConfigError, DataError, run_main
+from geotreeclip.errors import ConfigError, DataError
 from geotreeclip.schema import BANDS, MISSING_DN, MONTHS, REFLECTANCE_SCALE, VARIABLES
 
-__all__ = ["Region", "make_region", "plant_region", "write_region"]
+__all__ = ["Region", "describe", "make_region", "plant_region", "write_region"]
 
 _PIXEL = 10.0
 _COARSE = 100.0  # metres between the cells of the environment rasters
@@ -287,33 +285,11 @@ def make_region(
     return region
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m geotreeclip.demo.region`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m geotreeclip.demo.region", description="Make a region of the planted forest to be mapped."
+def describe(region: Region, out: str | Path) -> str:
+    """One line on a region that was made."""
+    height, width = region.stand.shape
+    count = len(np.unique(region.species[region.stand[region.stand != _NO_STAND]]))
+    return (
+        f"{height} x {width} pixels at {region.latitude:.2f} N, {region.longitude:.2f} E with {count} species: "
+        f"{out}/stack.tif, truth.tif, forest.tif, stands.geojson, rasters/"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
-    parser.add_argument("--preset", default="image-led", choices=list(PRESETS), help="as in geotreeclip demo")
-    parser.add_argument("--seed", type=int, default=0, help="as in geotreeclip demo")
-    parser.add_argument("--samples", type=int, metavar="N", help="training samples, as in geotreeclip demo")
-    parser.add_argument(
-        "--size", type=int, nargs=2, default=(80, 100), metavar=("ROWS", "COLUMNS"), help="pixels of 10 m (80 100)"
-    )
-    parser.add_argument("--stands", type=int, default=28, help="stands (%(default)s)")
-    args = parser.parse_args(arguments)
-
-    def run() -> None:
-        region = make_region(
-            args.out, *args.size, preset=args.preset, seed=args.seed, samples=args.samples, stands=args.stands
-        )
-        count = len(np.unique(region.species[region.stand[region.stand != _NO_STAND]]))
-        print(
-            f"{args.size[0]} x {args.size[1]} pixels at {region.latitude:.2f} N, {region.longitude:.2f} E with {count} "
-            f"species: {args.out}/stack.tif, truth.tif, forest.tif, stands.geojson, rasters/"
-        )
-
-    return run_main(run)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -136,11 +136,15 @@ def _opened(path: Path) -> Any:
     try:
         import xarray
     except ImportError as error:
-        raise ConfigError(f"{path}: NetCDF and Zarr need xarray: pip install xarray netCDF4 (or zarr)") from error
+        raise ConfigError(
+            f"{path}: NetCDF and Zarr need xarray: pip install 'geotreeclip[map]' (Zarr: zarr too)"
+        ) from error
     try:
         return xarray.open_zarr(path) if path.suffix.lower() == ".zarr" else xarray.open_dataset(path)
     except (ImportError, ModuleNotFoundError) as error:
-        raise ConfigError(f"{path}: xarray has no reader for it: pip install netCDF4 (or zarr)") from error
+        raise ConfigError(
+            f"{path}: xarray has no reader for it: pip install 'geotreeclip[map]' (Zarr: zarr)"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         raise DataError(f"{path}: cannot be opened by xarray ({reason})") from error

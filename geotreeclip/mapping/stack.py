@@ -326,5 +326,5 @@ def _rasterio() -> Any:
         import rasterio
         import rasterio.errors
     except ImportError as error:
-        raise ConfigError("maps need rasterio: pip install 'geotreeclip[prep]'") from error
+        raise ConfigError("maps need rasterio: pip install 'geotreeclip[map]'") from error
     return rasterio

@@ -71,7 +71,7 @@ def read_stands(path: str, crs: str) -> Any:
         import geopandas  # type: ignore[import-untyped]
         from pyogrio.errors import DataSourceError  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ConfigError("--polygons needs geopandas: pip install geopandas") from error
+        raise ConfigError("--polygons needs geopandas: pip install 'geotreeclip[map]'") from error
     if not Path(path).exists():
         raise DataError(f"--polygons {path}: no such file")
     try:

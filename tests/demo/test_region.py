@@ -12,7 +12,8 @@ pytest.importorskip("rasterio")
 import rasterio
 from rasterio.features import rasterize
 
-from geotreeclip.demo.region import main, make_region, plant_region
+from geotreeclip.cli import main
+from geotreeclip.demo.region import make_region, plant_region
 from geotreeclip.errors import ConfigError
 from geotreeclip.mapping.stack import open_stack
 from geotreeclip.prep.environment import sample_environment
@@ -69,5 +70,18 @@ def test_the_same_seed_gives_the_same_region_and_bad_sizes_are_refused(region, c
     np.testing.assert_array_equal(again.images, region[1].images)
     with pytest.raises(ConfigError, match="at least 10 x 10"):
         plant_region(None, 5, 5)  # type: ignore[arg-type]
-    assert main(["--out", str(tmp_path / "small"), "--size", "3", "3", "--samples", "400"]) == 2
+
+
+def test_the_command(region, capsys, tmp_path):
+    command = ["demo", "--region", "--out", str(tmp_path / "small"), "--samples", "400", "--stands", "5"]
+    assert main([*command, "--size", "24", "30"]) == 0
+    assert "24 x 30 pixels at" in capsys.readouterr().out
+    np.testing.assert_array_equal(
+        open_stack(tmp_path / "small" / "stack.tif").read(0, 24, 0, 30),
+        open_stack(region[0] / "stack.tif").read(0, 24, 0, 30),
+    )
+    assert main([*command, "--size", "3", "3"]) == 2
     assert capsys.readouterr().err.startswith("error: region of 3 x 3 pixels")
+    assert main([*command, "--raw"]) == 2
+    assert main(["demo", "--out", str(tmp_path / "world"), "--stands", "3"]) == 2
+    assert "belong to --region" in capsys.readouterr().err
