@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geotreeclip.data.licences import NOT_STATED, count_rights
 from geotreeclip.data.packed import PackedDataset
-from geotreeclip.models.directory import save_model
-from geotreeclip.ranges import write_training_ranges
-from geotreeclip.schema import BANDS, RANKS
+from geotreeclip.data.shardfile import write_atomically
+from geotreeclip.model_card import model_card
+from geotreeclip.models.directory import load_model, save_model
+from geotreeclip.ranges import read_ranges, write_training_ranges
+from geotreeclip.schema import RANKS
 
 if TYPE_CHECKING:
     from geotreeclip.training.loop import Trainer
@@ -38,52 +41,13 @@ def write_final_model(directory: Path, trainer: Trainer) -> None:
         "context_length": trainer.plain.text_encoder.context_length,
         "prior": "training",
     }
+    if isinstance(trainer.dataset, PackedDataset):
+        licences, datasets = count_rights(trainer.dataset.samples().iloc[trainer.samples.train])
+        training |= {"licences": licences, "datasets": len(datasets.keys() - {NOT_STATED})}
     taxonomy, counts = trainer.dataset.taxonomy, trainer.counts
-    save_model(directory, trainer.plain, taxonomy, counts, trainer.statistics, training, _card(trainer, training))
+    save_model(directory, trainer.plain, taxonomy, counts, trainer.statistics, training)
     if isinstance(trainer.dataset, PackedDataset):  # a stream cannot be read once more for the ranges of its labels
         write_training_ranges(directory, trainer.dataset, trainer.samples.train)
-
-
-def _card(trainer: Trainer, training: dict[str, Any]) -> str:
-    """The model card: what it reads, what it was trained on, how well it does on validation, and its limits."""
-    config, model = trainer.config, trainer.model_config
-    score = training["validation"]
-    known = int((trainer.counts > 0).sum())
-    validation = (
-        f"On {score['samples']:,} held-out validation samples (split `{training['split'] or 'random'}`), candidates "
-        f"all {known:,} training taxa: top-1 {score['top1']:.1%} under the training prior, macro top-1 "
-        f"{score['uniform_top1']:.1%} under the uniform prior, log loss {score['log_loss']:.3f}. These samples chose "
-        "the weights: they are no test."
-        if score
-        else "No validation samples were held out."
-    )
-    return f"""---
-license: apache-2.0
-library_name: geotreeclip
-tags: [tree-species, sentinel-2, clip, ecology]
----
-# geotreeclip {model.name}
-
-Places and taxa in one embedding space of {model.embed_dim} dimensions. `geotreeclip.load("DIRECTORY")` reads it.
-
-## Inputs
-- Reads: {", ".join(model.observation.inputs)}; each may be missing.
-- Sentinel-2 surface reflectance as digital numbers (reflectance x 10,000, offset removed), bands {", ".join(BANDS)},
-  5 x 5 pixels of 10 m, up to 12 monthly medians or other dated steps.
-- Environmental variables in the units of `geotreeclip.schema.VARIABLES` (WorldClim {trainer.statistics.worldclim}).
-
-## Training
-{training["training_samples"]:,} samples of {known:,} taxa, {training["steps"]:,} steps of {config.batch_size}, seed
-{config.seed}; weights of step {training["kept_step"]} (moving average). Data fingerprint
-`{training["data_fingerprint"][:16]}`.
-
-## Scores
-{validation}
-
-## Limits
-- Scores carry the training prior; ask for `prior="uniform"` where the species at hand are not distributed like the
-  training samples. Probabilities are not calibrated.
-- Location and climate alone explain much of an occurrence data set: compare with `inputs` switched off, and with
-  spatially blocked scores, before trusting a map.
-- Labels of occurrence records are weak: positions are uncertain, and a pixel holds more than one tree.
-"""
+    loaded = load_model(directory)
+    text = model_card(loaded, None, read_ranges(directory))
+    write_atomically(directory / "README.md", lambda partial: partial.write_text(text, encoding="utf-8"))
