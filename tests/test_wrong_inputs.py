@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -29,12 +30,19 @@ def folder(tmp_path, tiny_model_dir):
     (tmp_path / "broken.tar").write_bytes(b"x" * 1000)
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "picture.png").write_bytes(b"x")
+    (tmp_path / "ragged.csv").write_text("longitude,latitude\n1,2\n1,2,3,4\n")
+    (tmp_path / "weights.csv").write_text("label,weight\nFagus sylvatica,many\n")
+    (tmp_path / "broken.pth").write_bytes(b"x" * 1000)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "table.csv").mkdir()
     model = tmp_path / "damaged"
     model.mkdir()
     for name in ("config.json", "statistics.json", "taxonomy.parquet", "training.json"):
         (model / name).write_bytes((tiny_model_dir / name).read_bytes())
     (model / "model.safetensors").write_bytes(b"nothing")
+    odd = tmp_path / "odd"
+    shutil.copytree(tiny_model_dir, odd)
+    (odd / "config.json").write_text('{"name": 3}')
     return tmp_path
 
 
@@ -46,6 +54,8 @@ COMMANDS = [
     ("classify {}/good.csv --model {}/damaged", "model.safetensors: damaged"),
     ("classify {}/good.csv --model {}/good.csv", "is a file; give the model directory"),
     ("classify {}/good.csv --model demo", "there is no demo model"),
+    ("classify {}/good.csv --model {}/odd", "odd/config.json: model.name is 3"),
+    ("classify {}/good.csv --model {}/broken.pth", "it is no PyTorch file"),
     ("embed {}/good.csv --out {}/o.csv --model {}/none", "no model at"),
     ("labels --model {}/none", "no model at"),
     ("card {}/none", "no model at"),
@@ -57,6 +67,8 @@ COMMANDS = [
     ("classify {}/binary.csv --model {model}", "binary.csv: "),
     ("classify {}/broken.parquet --model {model}", "broken.parquet: cannot be read as a table"),
     ("classify {}/folder --model {model}", "has no manifest.json, so it is no packed set"),
+    ("classify {}/ragged.csv --model {model}", "cannot be read as a table (Error tokenizing data"),
+    ("classify {}/table.csv --model {model}", "has no manifest.json, so it is no packed set"),
     ("embed {}/header.csv --out {}/o.csv --model {model}", "the table has no rows"),
     # coordinates
     ("classify {}/swapped.csv --model {model}", "swapped.csv: row 1: latitude is 120"),
@@ -72,7 +84,11 @@ COMMANDS = [
     (CLASSIFY + " --threshold 2", "--threshold must lie above 0"),
     (CLASSIFY + " --top-k 0", "--top-k must be at least 1"),
     (CLASSIFY + " --device nonsense", "device 'nonsense' is unknown"),
+    (CLASSIFY + " --device meta", "device 'meta' is unknown"),
+    (CLASSIFY + " --prior {}/weights.csv", "row 1: weight of Fagus sylvatica is 'many', not a number"),
     (CLASSIFY + " --region=10,60,20,50", "does not know which taxa"),
+    (CLASSIFY + " --region=10,60,20", "give west,south,east,north in degrees"),
+    (CLASSIFY + " --region=10,60,x,50", "give west,south,east,north in degrees"),
     # imagery and sources
     (CLASSIFY + " --imagery {}/folder", "imagery.json: no such file"),
     ("classify {}/no_id.csv --model {model} --imagery {}/folder", "joined by identifier"),
@@ -80,11 +96,14 @@ COMMANDS = [
     (CLASSIFY + " --source stac:{}/none.json --year 2020", "none.json: cannot be read"),
     (CLASSIFY + " --source stac:{}/broken.json --year 2020", "broken.json: is no JSON"),
     (CLASSIFY + " --source stac:{}/none.json", "--source needs the year"),
+    (CLASSIFY + " --year 2020", "--year says which imagery to fetch"),
+    (CLASSIFY + " --rasters {}/picture.png", "its name tells no variable"),
     (CLASSIFY + " --rasters {}/none", "none"),
     # unwritable output
     (CLASSIFY + " --out {}/x.xlsx", "must end in .csv"),
     (CLASSIFY + " --out /proc/none/x.csv", "/proc/none/x.csv: cannot be written"),
     (CLASSIFY + " --out {}/good.csv/x.csv", "cannot be written"),
+    (CLASSIFY + " --out {}/table.csv", "table.csv: is a folder; name a file in it"),
     (CLASSIFY + " --out {}/o.csv --explain /proc/none/x.csv", "/proc/none/x.csv: cannot be written"),
     (CLASSIFY + " --log /proc/none/run.json", "--log /proc/none/run.json: cannot be written"),
     ("embed {}/good.csv --model {model} --device cpu --out /proc/none/x.parquet", "cannot be written"),
@@ -95,6 +114,12 @@ COMMANDS = [
     ("inspect {}/empty.csv", "the file is empty"),
     ("inspect {}/damaged", "model.safetensors: damaged"),
     ("train --data {}/folder --out {}/run", "manifest.json"),
+    ("train --data {}/folder --out {}/run --steps -3", "--steps -3: give 0 or more"),
+    ("train --data {}/folder --out {}/run --validation 1.5", "--validation 1.5: give a share"),
+    ("evaluate --model {model} --data {}/folder --out {}/r.txt", "a file that ends in .json"),
+    ("evaluate --model {model} --data {}/folder --out {}/r.json --resamples 0", "--resamples 0: give at least 1"),
+    ("evaluate --model {model} --data {}/folder --out {}/r.json --batch-size 0", "--batch-size 0: give at least 1"),
+    ("evaluate --model {model} --data {}/folder --out {}/r.json --block-km nan", "--block-km nan: give 0"),
     ("convert {}/none.pth {}/out", "no such file"),
 ]
 

@@ -32,11 +32,13 @@ _DECIMALS = 9  # of numbers in CSV: probabilities of rare labels, and far below 
 
 
 def check_format(out: Path | None, option: str = "--out") -> None:
-    """Refuse a name whose ending says no format.
+    """Refuse a name whose ending says no format, or that is a folder.
 
     Raises:
-        InputError: It does not.
+        InputError: It is one of these.
     """
+    if out is not None and out.is_dir():
+        raise InputError(f"{option} {out}: is a folder; name a file in it")
     if out is not None and out.suffix.lower() not in FORMATS:
         raise InputError(f"{option} {out}: the name must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 

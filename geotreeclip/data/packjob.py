@@ -322,7 +322,7 @@ class Job:
         if not report.packed:
             raise DataError(
                 f"{self.out}: no sample could be packed of {report.read} read; first: "
-                f"{'; '.join(row[3] for row in self.refused[:1]) or 'the sources are empty'}"
+                f"{'; '.join(f'{row[3]} ({row[0]})' for row in self.refused[:1]) or 'the sources are empty'}"
             )
         report.worldclim, report.converted = self.units or "2.1", self.units == "1"
         report.bytes = sum(shard.bytes for shard in self.writer.shards)

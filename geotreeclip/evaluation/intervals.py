@@ -46,11 +46,16 @@ class BlockBootstrap:
     Attributes:
         unit: "blocks", or "samples" where no blocks were given.
         blocks: B, how many units are drawn.
+
+    Raises:
+        InputError: If there are neither blocks nor a size, or no resamples.
     """
 
     def __init__(
         self, blocks: ArrayLike | None, size: int | None = None, *, resamples: int = RESAMPLES, seed: int = 0
     ) -> None:
+        if resamples < 1:
+            raise InputError(f"bootstrap: {resamples} resamples; give at least 1, better {RESAMPLES:,}")
         if blocks is None:
             if size is None:
                 raise InputError("bootstrap: give the blocks, or the number of samples")

@@ -34,7 +34,7 @@ from geotreeclip.evaluation.selection import (
     trained_with,
 )
 from geotreeclip.evaluation.views import View, read_names, union_of, variants_of
-from geotreeclip.evaluation.zero_shot_arguments import add_arguments
+from geotreeclip.evaluation.zero_shot_arguments import add_arguments, check_arguments
 from geotreeclip.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the report and the predictions, print the page."""
+    check_arguments(args)
     print(f"Loading {args.model} and {' '.join(args.data)} ...", flush=True)
     from geotreeclip.candidates import label_priors
     from geotreeclip.evaluation.sets import open_set
@@ -52,8 +53,6 @@ def run(args: argparse.Namespace) -> int:
     from geotreeclip.models.directory import load_model
     from geotreeclip.prep.phase import check_days
 
-    if args.out.suffix != ".json":
-        raise ConfigError(f"--out {args.out}: the report is written to a file that ends in .json")
     dataset, name, remarks = open_set(args.data, args.samples, progress=sys.stderr.isatty())
     name = args.name or name
     path = find_model(model_directory(args.model))

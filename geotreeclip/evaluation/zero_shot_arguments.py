@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geotreeclip.errors import ConfigError
 from geotreeclip.evaluation.inputs import INPUT_SETS
 from geotreeclip.evaluation.options import BLOCK_KM, RESAMPLES, VARIANTS
 
-__all__ = ["add_arguments"]
+__all__ = ["add_arguments", "check_arguments"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,3 +72,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="torch device; default: a GPU where there is one")
     parser.add_argument("--name", help="name of the set in the report; default: name of its directory")
     parser.add_argument("--system", default="geotreeclip", help="name of the model in the report")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what cannot be, before anything is loaded.
+
+    Raises:
+        ConfigError: If the report is no .json, or a number is out of range.
+    """
+    if args.out.suffix != ".json":
+        raise ConfigError(f"--out {args.out}: the report is written to a file that ends in .json")
+    if args.resamples < 1:
+        raise ConfigError(f"--resamples {args.resamples}: give at least 1, better {RESAMPLES:,}")
+    if args.batch_size is not None and args.batch_size < 1:
+        raise ConfigError(f"--batch-size {args.batch_size}: give at least 1")
+    if not args.block_km >= 0:  # also false for NaN
+        raise ConfigError(f"--block-km {args.block_km:g}: give 0 (single places) or more")

@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "train/clip.py") -> int:
     # Threads that spin while they wait stall each other tenfold as soon as anything else runs on a core of theirs.
     # This is read when torch is first imported, which is why nothing above imports it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    config, options = parse(argv, prog)
 
     def job() -> None:
+        config, options = parse(argv, prog)
         if options.dry_run:
             _dry_run(config, options)
             return

@@ -215,6 +215,17 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
+    def __post_init__(self) -> None:
+        at_least_0 = (
+            "fold", "validation_samples", "minutes", "most_epochs", "steps", "epochs", "micro_batch", "prefetch",
+            "threads", "lenient_share",
+        )  # fmt: skip
+        for name in at_least_0:
+            if not getattr(self, name) >= 0:  # also false for NaN
+                raise ConfigError(f"--{name} {getattr(self, name)}: give 0 or more")
+        if not 0 <= self.validation < 1:
+            raise ConfigError(f"--validation {self.validation}: give a share from 0 up to, not including, 1")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain, JSON-able values."""
         plain: dict[str, Any] = dataclasses.asdict(self)
