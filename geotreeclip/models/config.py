@@ -51,7 +51,9 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 def _check_values(config: Any, where: str) -> None:
     """Refuse values of another type than the field has, and numbers out of range: files come from anyone."""
-    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool, "tuple[str, ...]": tuple}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "int": int, "float": (int, float), "str": str, "bool": bool, "tuple[str, ...]": tuple
+    }  # fmt: skip
     for item in dataclasses.fields(config):
         kind, value = kinds.get(str(item.type)), getattr(config, item.name)
         if kind is None:
