@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from geotreeclip.model_card import card_head, input_section, licence_section
 from geotreeclip.schema import BANDS, RANKS
 
@@ -91,7 +93,7 @@ def published_card(
         if taxa
         else "None: name the candidates yourself."
     )
-    more = {
+    more: dict[str, Any] = {
         "license_name": "of-the-published-checkpoint",
         "license_link": "https://huggingface.co/datasets/yann111/GlobalGeoTree",
         "datasets": ["yann111/GlobalGeoTree"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -63,9 +62,10 @@ def _check_values(config: Any, where: str) -> None:
             raise ConfigError(f"{where}.{item.name} is {value!r:.80}, expected {item.type}")
         if not all(isinstance(name, str) for name in names):
             raise ConfigError(f"{where}.{item.name} is {value!r:.80}, expected names")
-        low, high = _RANGES.get(item.name, (-math.inf, math.inf))
-        if item.name in _RANGES and not low <= value <= high:
-            raise ConfigError(f"{where}.{item.name} is {value!r:.80}; give {low:g} to {high:g}")
+        if item.name in _RANGES:
+            low, high = _RANGES[item.name]
+            if not low <= float(getattr(config, item.name)) <= high:
+                raise ConfigError(f"{where}.{item.name} is {value!r:.80}; give {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

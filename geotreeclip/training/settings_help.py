@@ -52,8 +52,8 @@ def _add(parser: argparse.ArgumentParser, settings: type, prefix: str) -> None:
     group = parser.add_argument_group(title)
     told = dict(_attributes(settings))
     for field in dataclasses.fields(settings):
-        made = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if made else field.default  # type: ignore[misc]
+        make = field.default_factory
+        default = field.default if make is dataclasses.MISSING else make()
         if dataclasses.is_dataclass(default):
             _add(parser, type(default), f"{prefix}{field.name}.")
             continue
