@@ -29,7 +29,7 @@ SMALLER = {
     "train/seasonal.py": "--minutes 0.1",
     "eval/zero_shot.py": "--resamples 50",
     "eval/few_shot.py --model runs/mine --data": "--shots 1,3 --seeds 0,1 --methods zero-shot,prototype --min-query 2",
-    "eval/baselines.py": "--rounds 2 --resamples 50",
+    "eval/baselines.py": "--systems majority,location-neighbours --resamples 50",
     "eval/report.py": "--resamples 50",
     "geotreeclip demo --region": "--samples 1500 --size 16 24 --stands 4",
     "geotreeclip map": "--stride 2",
