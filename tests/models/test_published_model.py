@@ -200,10 +200,10 @@ def test_with_batch_normalisation_they_do(file, places):
     np.testing.assert_array_equal(halves[:3], first)
     labels = [Taxon("", "", "Quercus", f"Quercus number{i}") for i in range(40)]
     before = model.classify(**places, labels=labels, top_k=None).to_pandas()
-    from geotreeclip import inference
+    from geotreeclip.inference import scoring
 
     with pytest.MonkeyPatch.context() as patch:  # scores come in smaller pieces; batches must not
-        patch.setattr(inference, "_LOGITS", 80)
+        patch.setattr(scoring, "_LOGITS", 80)
         after = model.classify(**places, labels=labels, top_k=None).to_pandas()
     pd.testing.assert_frame_equal(before, after)
 

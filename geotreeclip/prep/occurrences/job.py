@@ -31,7 +31,7 @@ BUCKET_ROWS = 250_000
 """Rows that a bucket of species or of ids is meant to hold: what one process holds at once."""
 
 _STATE = ".occurrences"
-_OUTPUTS = ("report.json", "report.md", "occurrences.parquet", "refused.parquet", "taxa.parquet")
+_OUTPUTS = ("report.json", "report.md", "occurrences.parquet", "refused.parquet", "taxa.parquet", "datasets.csv")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from geotreeclip.errors import ConfigError, DataError, run_main
 from geotreeclip.prep.occurrences import main
 from geotreeclip.prep.occurrences.rules import RuleOptions
 
-OUTPUTS = ("occurrences.parquet", "refused.parquet", "taxa.parquet", "report.md")
+OUTPUTS = ("occurrences.parquet", "refused.parquet", "taxa.parquet", "report.md", "datasets.csv")
 
 
 def digests(out: Path) -> dict[str, str]:

@@ -71,6 +71,7 @@ def test_the_kept_record_has_the_promised_columns(all_cases):
         "sample_id": "object", "leaf_type": "object", "family": "object", "genus": "object", "species": "object",
         "taxon_key": "int64", "longitude": "float64", "latitude": "float64", "year": "int32", "month": "int8",
         "day": "int8", "country": "object", "source": "object", "uncertainty_m": "float32", "precision": "object",
+        "license": "object", "dataset_key": "object", "rights_holder": "object",
     }  # fmt: skip
     assert (row["family"], row["genus"], row["species"], row["taxon_key"]) == (
         "Fagaceae", "Quercus", "Quercus robur", 2878688,
