@@ -164,6 +164,19 @@ def test_a_bad_file_gets_one_clear_line(page, tmp_path):
     page.wait("document.querySelector('#table-failure').innerText.includes('2,000,001 bytes')")
 
 
+def test_the_answer_stays_in_sight_and_never_covers_the_table(page):
+    page.resize(1280, 700)
+    go(page, 16)
+    gap = (
+        "(() => { const box = name => document.querySelector(name).getBoundingClientRect();"
+        "return box('#table-card').top - box('#answer-card').bottom })()"
+    )
+    page.value("scrollTo(0, 250)")
+    assert page.value("document.querySelector('#answer-card').getBoundingClientRect().top") >= 0
+    page.value("scrollTo(0, document.documentElement.scrollHeight)")
+    assert page.wait(f"{gap} > 0")
+
+
 def test_a_name_that_is_markup_stays_text(page):
     go(page, 14)
     assert HOSTILE in page.text("#map-where")
