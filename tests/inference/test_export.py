@@ -76,6 +76,7 @@ def test_the_description_is_enough(model, exported):
     assert sum(np.exp(about["log_prior_of_training"])) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow  # every export compiles for a while
 def test_own_labels_prior_and_calibration(tiny_model_dir, tmp_path):
     model = load(tiny_model_dir, "cpu")
     model._calibration = Calibration(1.7, 0.3, model.fingerprint)
@@ -90,6 +91,7 @@ def test_own_labels_prior_and_calibration(tiny_model_dir, tmp_path):
     assert json.loads((done.directory / DESCRIPTION).read_text())["outputs"][1]["prior"] == "given as a table"
 
 
+@pytest.mark.slow  # every export compiles for a while
 def test_a_model_with_its_own_head(tiny_model_dir, tmp_path):
     directory = shutil.copytree(tiny_model_dir, tmp_path / "model")
     plain = load(directory, "cpu")
