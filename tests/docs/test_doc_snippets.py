@@ -136,3 +136,14 @@ def test_files_that_are_named_exist():
     linked = re.findall(r"\]\((docs/[\w/.-]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert linked
     assert [name for name in linked if not (ROOT / name).exists()] == []
+
+
+def test_pretraining_and_training_of_the_pages_name_the_same_model():
+    """`--init` refuses an encoder of another shape."""
+    import yaml
+
+    laptop, seasonal = (
+        yaml.safe_load((ROOT / "train" / "configs" / name).read_text(encoding="utf-8"))["model"]
+        for name in ("laptop.yaml", "seasonal.yaml")
+    )
+    assert laptop == seasonal
