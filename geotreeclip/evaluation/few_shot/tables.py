@@ -280,10 +280,12 @@ def _as_taxon(name: str, known: Taxonomy) -> Taxon:
     text = " ".join(name.split())
     if not text or text.lower() == "nan":
         raise InputError("a sample has no label; leave it out")
+    own = Taxon(species=text)  # the person's own class, as it is written
     try:
-        return known.resolve([text])[0]
-    except InputError:  # a single word that the model does not know: the person's own class
-        return Taxon(species=text)
+        found = known.resolve([text])[0]
+    except InputError:  # a single word that the model does not know
+        return own
+    return own if known.index_of(found) is None and found.species not in ("", text) else found
 
 
 __all__ = ["LabelledSamples", "read_samples", "read_steps"]

@@ -61,6 +61,14 @@ def test_table_with_a_file_for_each_row(tmp_path):
     assert samples.names == ["a", "a", "b"]
 
 
+def test_classes_of_ones_own_keep_their_spelling(tmp_path):
+    names = ["class A", "wet meadow", "quercus robur", "Ziziphus mauritiana", "Quercus alba"]
+    pd.DataFrame({"label": names, "longitude": range(5), "latitude": range(5)}).to_csv(tmp_path / "mine.csv")
+    taxa = read_samples(tmp_path / "mine.csv").labelled(KNOWN)
+    assert [taxon.species for taxon in taxa] == [*names[:2], "Quercus robur", *names[3:]]
+    assert [taxon.genus for taxon in taxa] == ["", "", "Quercus", "Ziziphus", "Quercus"]
+
+
 def test_table_with_ranks_needs_no_label(tmp_path):
     frame = pd.DataFrame({"genus": ["Quercus", "Acer"], "species": ["Quercus robur", ""], "lon": [1, 2], "lat": [3, 4]})
     frame.to_parquet(tmp_path / "mine.parquet")
