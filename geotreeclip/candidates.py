@@ -214,6 +214,28 @@ def label_priors(labels: Taxonomy, known: Taxonomy, counts: npt.NDArray[np.int64
     total = float(weights.sum())
     if labels is known:
         return np.asarray(weights / total)
+    sums = _covered(labels, known, weights)
+    return np.where(sums > 0, sums, 1.0) / total
+
+
+def seen_in_training(labels: Taxonomy, known: Taxonomy, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether a model learnt from samples of each label, or of taxa that the label covers.
+
+    Args:
+        labels: The candidates.
+        known: The taxa of the model.
+        counts: [S] training samples of each.
+
+    Returns:
+        bool [L].
+    """
+    if labels is known:
+        return np.asarray(counts > 0)
+    return np.asarray(_covered(labels, known, counts.astype(np.float64)) > 0)
+
+
+def _covered(labels: Taxonomy, known: Taxonomy, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weight of each label: that of the taxon it is, else the sum over the taxa that it covers, 0 for none."""
     sums: dict[tuple[int, ...], dict[tuple[str, ...], float]] = {}
     result = np.empty(len(labels))
     for row, label in enumerate(labels):
@@ -226,8 +248,8 @@ def label_priors(labels: Taxonomy, known: Taxonomy, counts: npt.NDArray[np.int64
             sums[stated] = defaultdict(float)
             for taxon, weight in zip(known, weights, strict=True):
                 sums[stated][tuple(taxon[index] for index in stated)] += weight
-        result[row] = sums[stated].get(tuple(label[index] for index in stated), 1.0)
-    return result / total
+        result[row] = sums[stated].get(tuple(label[index] for index in stated), 0.0)
+    return result
 
 
 def read_prior_table(table: Any, labels: Taxonomy) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from geotreeclip.candidates import Labels, label_priors, read_labels
+from geotreeclip.candidates import Labels, label_priors, read_labels, seen_in_training
 from geotreeclip.label_cache import LabelCache, label_key, read_embeddings
 from geotreeclip.models.directory import LoadedModel
 from geotreeclip.taxonomy import Taxon, Taxonomy
+from geotreeclip.unseen_labels import UnseenLabels
 
 __all__ = ["LabelList", "LabelSpace"]
 
@@ -34,11 +35,14 @@ class LabelList:
         labels: The L candidates.
         embeddings: [L, D] of unit length, on the model's device.
         prior: [L] float64, see `geotreeclip.candidates.label_priors`.
+        unseen: What makes scores of labels that training never saw comparable; None where it saw all, or where the
+            model does not know how its places lie.
     """
 
     labels: Taxonomy
     embeddings: Tensor
     prior: npt.NDArray[np.float64]
+    unseen: UnseenLabels | None = None
     _ranks: dict[str, tuple[list[Taxon], Tensor | None]] = field(default_factory=dict)
 
     def at_rank(self, rank: str) -> tuple[list[Taxon], Tensor | None]:
@@ -94,7 +98,9 @@ class LabelSpace:
             return self._lists[key]
         known = self._loaded.taxonomy
         chosen = read_labels(labels, known)
-        ready = LabelList(chosen, self._embeddings(chosen), label_priors(chosen, known, self._loaded.counts))
+        ready = self._unseen(
+            LabelList(chosen, self._embeddings(chosen), label_priors(chosen, known, self._loaded.counts))
+        )
         if key is not None:
             self._lists[key] = ready
             if len(self._lists) > _KEPT:
@@ -110,6 +116,22 @@ class LabelSpace:
             with torch.inference_mode():
                 parts.append(encode(tokens).float())
         return torch.cat(parts)
+
+    def _unseen(self, ready: LabelList) -> LabelList:
+        """The list with what its unseen labels need."""
+        loaded = self._loaded
+        if loaded.places is None or loaded.head is not None or not loaded.counts.any():
+            return ready
+        seen = seen_in_training(ready.labels, loaded.taxonomy, loaded.counts)
+        if bool(seen.all()):
+            return ready
+        known = ready if ready.labels is loaded.taxonomy else self.ready(None)
+        unseen = UnseenLabels.of(
+            ready.labels, ready.embeddings, np.log(ready.prior), seen,
+            loaded.taxonomy, known.embeddings, np.log(known.prior), loaded.counts > 0,
+            loaded.places, loaded.model.logit_scale.detach(), carried=loaded.scores_carry_prior,
+        )  # fmt: skip
+        return replace(ready, unseen=unseen)
 
     def _embeddings(self, labels: Taxonomy) -> Tensor:
         model = self._loaded.model

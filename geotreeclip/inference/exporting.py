@@ -23,6 +23,7 @@ from geotreeclip.models.features import read_features
 from geotreeclip.models.published import PublishedObservationEncoder
 from geotreeclip.observations import ObservationBatch
 from geotreeclip.schema import BANDS, MONTH_DAYS, MONTHS, PATCH, RANKS, VARIABLES
+from geotreeclip.unseen_labels import UnseenLabels
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -117,12 +118,20 @@ class PlaceScorer(nn.Module):
         embeddings: [L, D] of the labels, of unit length; read by all others.
         factor: Log-probabilities are the log-softmax of `factor * scores + offset`.
         offset: [L].
+        unseen: What scores of labels that training never saw go through, if there are any.
     """
 
     def __init__(
-        self, loaded: LoadedModel, columns: list[int], embeddings: Tensor, factor: float, offset: Tensor
+        self,
+        loaded: LoadedModel,
+        columns: list[int],
+        embeddings: Tensor,
+        factor: float,
+        offset: Tensor,
+        unseen: UnseenLabels | None = None,
     ) -> None:
         super().__init__()
+        self.unseen = unseen
         self.places = _Places(loaded.model)
         self.head = loaded.head
         self.factor = factor
@@ -144,6 +153,8 @@ class PlaceScorer(nn.Module):
         batch = PlaceInputs(images, days, environment).batch()
         embedding = self.places.encode_observations(batch)
         scores = embedding @ self._buffer("labels").T if self.head is None else self._head_scores(batch)
+        if self.unseen is not None:
+            scores = self.unseen(embedding, scores)
         return embedding, (scores * self.factor + self._buffer("offset")).log_softmax(dim=-1)
 
     def _head_scores(self, batch: ObservationBatch) -> Tensor:
@@ -202,7 +213,8 @@ def export_model(
     """
     check_free(directory)
     terms = scorer.terms(candidates, prior, calibration)
-    program = export_program(PlaceScorer(loaded, scorer.columns(candidates), candidates.embeddings, *terms))
+    columns = scorer.columns(candidates)
+    program = export_program(PlaceScorer(loaded, columns, candidates.embeddings, *terms, candidates.unseen))
 
     def answers(inputs: PlaceInputs) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         batch = inputs.batch()

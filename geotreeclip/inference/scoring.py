@@ -144,11 +144,12 @@ class Scorer:
     def _text_scores(
         self, batch: ObservationBatch, candidates: LabelList, batch_size: int, rows: int
     ) -> Iterator[Tensor]:
-        """Scaled cosines of places and labels, [n, L] for up to `rows` places at a time."""
+        """Scaled cosines [n, L] of up to `rows` places at a time; of unseen labels, what is comparable with them."""
         for encoded in self.embeddings(batch, batch_size, normalize=True):
             for embedding in encoded.split(rows):
                 with torch.inference_mode():
-                    yield self._model.logit_scale * (embedding @ candidates.embeddings.T)
+                    scores = self._model.logit_scale * (embedding @ candidates.embeddings.T)
+                    yield scores if candidates.unseen is None else candidates.unseen(embedding, scores)
 
     def _head_scores(
         self, batch: ObservationBatch, candidates: LabelList, batch_size: int, rows: int

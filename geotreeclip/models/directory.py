@@ -26,6 +26,7 @@ from geotreeclip.label_cache import label_key, write_embeddings
 from geotreeclip.models.clip import GeoTreeCLIP, create_model
 from geotreeclip.models.config import ModelConfig, config_from_dict
 from geotreeclip.models.head import AdaptedHead, read_head
+from geotreeclip.models.place_centres import PlaceCentres
 from geotreeclip.models.published_checkpoint import model_from_state, read_state
 from geotreeclip.models.published_ranges import BatchRanges
 from geotreeclip.schema import BANDS, VARIABLE_NAMES
@@ -47,7 +48,7 @@ FILES: tuple[str, ...] = (
     "taxonomy.parquet",
     "training.json",
 )
-"""What a model directory must hold; label embeddings, calibration, ranges and the card are optional."""
+"""What a model directory must hold; label embeddings, calibration, ranges, place centres and the card are optional."""
 
 _BATCH = 1024
 
@@ -65,6 +66,7 @@ class LoadedModel(NamedTuple):
         fingerprint: SHA-256 of the weights.
         directory: Where it was read from, or None.
         head: Of a model that was adapted to labels of its own, which are then its taxonomy; None for others.
+        places: Where the places of training lie in the space, or None where that is not known.
     """
 
     model: GeoTreeCLIP
@@ -76,6 +78,7 @@ class LoadedModel(NamedTuple):
     fingerprint: str
     directory: Path | None = None
     head: AdaptedHead | None = None
+    places: PlaceCentres | None = None
 
     @property
     def scores_carry_prior(self) -> bool:
@@ -114,6 +117,7 @@ def save_model(
     training: dict[str, Any],
     card: str = "",
     *,
+    places: PlaceCentres | None = None,
     label_embeddings: bool = True,
     progress: bool = False,
 ) -> Path:
@@ -127,6 +131,7 @@ def save_model(
         statistics: What the model standardises by.
         training: JSON-able account of the training run.
         card: Text of README.md, the model card.
+        places: Where the places of training lie in the space.
         label_embeddings: False leaves the taxa unencoded; whoever asks first encodes them.
         progress: Whether to show how far the encoding of taxa is.
 
@@ -155,6 +160,8 @@ def save_model(
             embeddings = encode_prompts(model, prompts, progress=progress)
             write_embeddings(aside / "label_embeddings.safetensors", embeddings, key)
             model.train(was_training)
+        if places is not None:
+            places.write(aside)
         if card:
             (aside / "README.md").write_text(card)
     return directory
@@ -209,7 +216,8 @@ def load_model(directory: str | Path) -> LoadedModel:
         )
     head = read_head(directory, model, len(taxonomy))
     fingerprint = weights_fingerprint(path)
-    return LoadedModel(model, config, taxonomy, counts, statistics, training, fingerprint, directory, head)
+    places = PlaceCentres.read(directory, config.embed_dim)
+    return LoadedModel(model, config, taxonomy, counts, statistics, training, fingerprint, directory, head, places)
 
 
 def load_published(path: str | Path, ranges: BatchRanges | None = None) -> LoadedModel:

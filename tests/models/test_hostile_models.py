@@ -13,6 +13,7 @@ from geotreeclip.errors import ConfigError, DataError, GeotreeclipError
 from geotreeclip.models.calibration import Calibration, ConformalThreshold, read_calibration, write_calibration
 from geotreeclip.models.config import ModelConfig, ObservationConfig, TextConfig, config_from_dict
 from geotreeclip.models.directory import load_model
+from geotreeclip.models.place_centres import CENTRES_FILE, PlaceCentres
 from geotreeclip.ranges import read_ranges
 
 quick = settings(
@@ -82,8 +83,11 @@ def test_any_value_anywhere_in_a_calibration(tmp_path):
     read()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "taxonomy.parquet", "label_embeddings.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "taxonomy.parquet", "label_embeddings.safetensors", CENTRES_FILE]
+)
 def test_changed_bytes(model, name):
+    PlaceCentres(torch.zeros(3, 32), torch.tensor([0.5, 0.25, 0.25])).write(model)
     whole = (model / name).read_bytes()
 
     @quick

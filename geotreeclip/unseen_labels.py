@@ -1,0 +1,151 @@
+"""Labels that training never saw, put on one scale with those that it saw.
+
+A score s of a seen label l estimates log p(place | l) / p(place), plus log p_l where scores carry the prior, up to a
+constant. The loss has seen to that. Of a label that was never a candidate it has seen to nothing: its scores may lie
+anywhere, and in practice lie above those of true answers. What it needs to stay a density ratio is that its mean over
+places is 1, so the log of the mean of exp(s) over places of training is subtracted. What remains is a guess from words
+alone, sharp and often wrong, so it is one part of three in
+
+    p(place | unseen) / p(place)  =  TEXT * text  +  RELATIVES * mean over seen species of the genus  +  rest * 1
+
+where the rest says that nothing is known of the place; without relatives, their part says the same. The weights are
+those under which species held out of training were likeliest, on real occurrences (docs/experiments.md, "Names never
+seen"). Labels that training saw are not touched.
+
+Shapes: n places, L candidate labels, U of them unseen, R seen relatives, G genera, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from geotreeclip.models.place_centres import PlaceCentres
+from geotreeclip.taxonomy import Taxon, Taxonomy
+
+__all__ = ["RELATIVES", "TEXT", "UnseenLabels"]
+
+TEXT = 0.1
+RELATIVES = 0.5
+
+_HIGHEST = 60.0  # of a log ratio, so that its exponential stays a float32
+
+
+class UnseenLabels(nn.Module):
+    """Scores of unseen labels, made comparable.
+
+    Args:
+        columns: [U] where the unseen labels are among the candidates.
+        labels: [U, D] their embeddings, of unit length.
+        base: [U] score of a place of which nothing is known: the constant of the model, and the log prior where scores
+            carry it.
+        log_mass: [U] log of the mean over places of exp(score).
+        genus: [U] group of each, G for one without relatives.
+        relatives: [R, D] embeddings of the seen species of the G genera.
+        relatives_base: [R] what is subtracted from their scores to give log ratios.
+        relatives_genus: [R] their groups.
+        scale: Scores are scaled cosines.
+    """
+
+    def __init__(
+        self,
+        columns: Tensor,
+        labels: Tensor,
+        base: Tensor,
+        log_mass: Tensor,
+        genus: Tensor,
+        relatives: Tensor,
+        relatives_base: Tensor,
+        relatives_genus: Tensor,
+        scale: Tensor,
+    ) -> None:
+        super().__init__()
+        self.columns = nn.Buffer(columns)
+        self.labels = nn.Buffer((scale * labels).contiguous())
+        self.base = nn.Buffer(base)
+        self.log_mass = nn.Buffer(log_mass)
+        self.genus = nn.Buffer(genus)
+        self.relatives = nn.Buffer((scale * relatives).contiguous())
+        self.relatives_base = nn.Buffer(relatives_base)
+        self.relatives_genus = nn.Buffer(relatives_genus)
+        # The last group has no species: 1 for every place.
+        size = torch.bincount(relatives_genus, minlength=int(genus.max()) + 1)
+        self.size = nn.Buffer(size.clamp(min=1).float())
+        self.none = nn.Buffer((size == 0).float())
+
+    @classmethod
+    def of(
+        cls,
+        labels: Taxonomy,
+        embeddings: Tensor,
+        log_prior: npt.NDArray[np.float64],
+        seen: npt.NDArray[np.bool_],
+        known: Sequence[Taxon],
+        known_embeddings: Tensor,
+        known_log_prior: npt.NDArray[np.float64],
+        known_seen: npt.NDArray[np.bool_],
+        centres: PlaceCentres,
+        scale: Tensor,
+        *,
+        carried: bool,
+    ) -> UnseenLabels:
+        """What a list of candidates needs.
+
+        Args:
+            labels: The L candidates.
+            embeddings: [L, D].
+            log_prior: [L] in the training set.
+            seen: [L] whether training saw them; not all true.
+            known: The S taxa of the model.
+            known_embeddings: [S, D].
+            known_log_prior: [S].
+            known_seen: [S] whether training saw them; not all false.
+            centres: Of the places of training.
+            scale: Scores are scaled cosines.
+            carried: Whether scores carry the prior.
+        """
+        device = embeddings.device
+        prior = torch.from_numpy(known_log_prior if carried else np.zeros(len(known_log_prior))).float().to(device)
+        trained = torch.from_numpy(known_seen).to(device)
+        constant = (centres.log_mean_score(known_embeddings, scale) - prior)[trained].median()
+        rows = np.flatnonzero(~seen)
+        groups: dict[str, int] = {}
+        wanted = {labels[row].genus for row in rows.tolist()} - {""}
+        relatives = [row for row in np.flatnonzero(known_seen).tolist() if known[row].genus in wanted]
+        of_relative = [groups.setdefault(known[row].genus, len(groups)) for row in relatives]
+        of_label = [groups.get(labels[row].genus, len(groups)) for row in rows.tolist()]
+        columns = torch.from_numpy(rows).to(device)
+        kin = torch.tensor(relatives, dtype=torch.long, device=device)
+        own = torch.from_numpy(log_prior[rows] if carried else np.zeros(len(rows))).float().to(device)
+        return cls(
+            columns,
+            embeddings[columns],
+            constant + own,
+            centres.log_mean_score(embeddings[columns], scale),
+            torch.tensor(of_label, dtype=torch.long, device=device),
+            known_embeddings[kin],
+            constant + prior[kin],
+            torch.tensor(of_relative, dtype=torch.long, device=device),
+            scale.detach(),
+        )
+
+    def forward(self, embedding: Tensor, scores: Tensor) -> Tensor:
+        """Replace the scores of unseen labels.
+
+        Args:
+            embedding: [n, D] of places, of unit length.
+            scores: [n, L] of all candidates.
+
+        Returns:
+            [n, L].
+        """
+        text = (embedding @ self.labels.T - self.log_mass).clamp(max=_HIGHEST).exp()
+        kin = (embedding @ self.relatives.T - self.relatives_base).clamp(max=_HIGHEST).exp()
+        total = self.none.expand(embedding.shape[0], -1).index_add(1, self.relatives_genus, kin)
+        relatives = (total / self.size)[:, self.genus]
+        ratio = TEXT * text + RELATIVES * relatives + (1 - TEXT - RELATIVES)
+        return scores.index_copy(1, self.columns, self.base + ratio.log())
