@@ -95,7 +95,7 @@ def model_card(
         input_section(config.observation.inputs, loaded.statistics.worldclim, published=published),
         _training(training, len(loaded.taxonomy), known, int(loaded.counts.sum())),
         _scores(reports, training),
-        _answers(calibration, ranges),
+        _answers(loaded, calibration, ranges),
         _limits(loaded, calibration),
         CITATION,
     ]
@@ -251,7 +251,7 @@ def _figure(row: Mapping[str, Any]) -> str:
     return text + unit
 
 
-def _answers(calibration: Calibration | None, ranges: Ranges | None) -> str:
+def _answers(loaded: LoadedModel, calibration: Calibration | None, ranges: Ranges | None) -> str:
     lines = ["## Probabilities and ranges"]
     if calibration is None:
         lines.append("- Probabilities are not calibrated.")
@@ -268,6 +268,11 @@ def _answers(calibration: Calibration | None, ranges: Ranges | None) -> str:
         lines.append(
             "- `ranges.parquet` keeps where training saw each label in cells of about 100 km, and its climate "
             "envelope; no coordinates."
+        )
+    if loaded.places is not None:
+        lines.append(
+            "- `place_centres.safetensors` keeps means of the embeddings of groups of training places, by which names "
+            "never seen in training are put on one scale with the others; no place by itself."
         )
     return "\n".join(lines)
 

@@ -49,6 +49,7 @@ class UnseenLabels(nn.Module):
         relatives_base: [R] what is subtracted from their scores to give log ratios.
         relatives_genus: [R] their groups.
         scale: Scores are scaled cosines.
+        weights: Of text and of relatives.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class UnseenLabels(nn.Module):
         relatives_base: Tensor,
         relatives_genus: Tensor,
         scale: Tensor,
+        weights: tuple[float, float] = (TEXT, RELATIVES),
     ) -> None:
         super().__init__()
+        self.weights = weights
         self.columns = nn.Buffer(columns)
         self.labels = nn.Buffer((scale * labels).contiguous())
         self.base = nn.Buffer(base)
@@ -92,6 +95,7 @@ class UnseenLabels(nn.Module):
         scale: Tensor,
         *,
         carried: bool,
+        weights: tuple[float, float] = (TEXT, RELATIVES),
     ) -> UnseenLabels:
         """What a list of candidates needs.
 
@@ -107,6 +111,7 @@ class UnseenLabels(nn.Module):
             centres: Of the places of training.
             scale: Scores are scaled cosines.
             carried: Whether scores carry the prior.
+            weights: Of text and of relatives.
         """
         device = embeddings.device
         prior = torch.from_numpy(known_log_prior if carried else np.zeros(len(known_log_prior))).float().to(device)
@@ -131,6 +136,7 @@ class UnseenLabels(nn.Module):
             constant + prior[kin],
             torch.tensor(of_relative, dtype=torch.long, device=device),
             scale.detach(),
+            weights,
         )
 
     def forward(self, embedding: Tensor, scores: Tensor) -> Tensor:
@@ -147,5 +153,6 @@ class UnseenLabels(nn.Module):
         kin = (embedding @ self.relatives.T - self.relatives_base).clamp(max=_HIGHEST).exp()
         total = self.none.expand(embedding.shape[0], -1).index_add(1, self.relatives_genus, kin)
         relatives = (total / self.size)[:, self.genus]
-        ratio = TEXT * text + RELATIVES * relatives + (1 - TEXT - RELATIVES)
+        of_text, of_relatives = self.weights
+        ratio = of_text * text + of_relatives * relatives + (1 - of_text - of_relatives)
         return scores.index_copy(1, self.columns, self.base + ratio.log())

@@ -100,6 +100,12 @@ def _model(path: Path, _: argparse.Namespace) -> _Found:
     else:
         cells = len(np.unique(np.concatenate(ranges.cells))) if ranges.cells else 0
         lines.append(f"ranges: {sum(map(len, ranges.cells)):,} occupied cells of labels, {cells:,} distinct")
+    if loaded.head is None:
+        lines.append(
+            "labels never seen: compared by their text alone"
+            if loaded.places is None
+            else f"labels never seen: put on one scale with the others by {len(loaded.places.share)} centres of places"
+        )
     problems = []
     if not len(loaded.taxonomy):
         problems.append("it carries no list of taxa: name candidates with --labels")

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from geotreeclip.data.packed import PackedDataset
 from geotreeclip.data.writer import PackedWriter
 from geotreeclip.errors import ConfigError, DataError
+from geotreeclip.models.directory import load_model
 from geotreeclip.observations import from_packed
 from geotreeclip.schema import GROUPS
 from geotreeclip.taxonomy import Taxon
@@ -78,6 +79,9 @@ def test_a_run_learns_and_writes_a_model(data, whole):
     assert len(account["history"]) == 2
     assert sum(account["label_counts"]) == 128
     assert "license: other" in (whole / "model" / "README.md").read_text()
+    places = load_model(whole / "model").places
+    assert 1 < len(places.share) <= 128 // 20  # groups of training samples
+    assert (places.share * 128).min() > 4.9  # none of them a single place
 
 
 def test_the_same_run_twice_is_the_same(data, whole, tmp_path):

@@ -18,10 +18,10 @@ from geotreeclip.errors import DataError
 from geotreeclip.evaluation.unseen.places import Held, Places
 from geotreeclip.evaluation.unseen.text import Labels
 from geotreeclip.losses import contrastive_loss
-from geotreeclip.models.clip import create_model
+from geotreeclip.models.clip import GeoTreeCLIP, create_model
 from geotreeclip.models.config import model_config
 
-__all__ = ["Recipe", "fit_and_score"]
+__all__ = ["Recipe", "fit", "fit_and_score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,27 @@ def fit_and_score(
     recipe: Recipe,
     tick: Callable[[], object] = lambda: None,
 ) -> NDArray[np.float32]:
-    """Fit on the training samples of seen species, and score all tested samples against all S species.
+    """`fit`, then score all tested samples against all S species.
+
+    Returns:
+        float32 [N, S], logits of the samples ``concatenate(held.seen_test, held.unseen_test)``.
+
+    Raises:
+        DataError: The loss stops being finite.
+    """
+    model, labels = fit(places, held, text, seed, recipe, tick)
+    return _scores(model, labels, places, np.concatenate([held.seen_test, held.unseen_test]))
+
+
+def fit(
+    places: Places,
+    held: Held,
+    text: str,
+    seed: int,
+    recipe: Recipe,
+    tick: Callable[[], object] = lambda: None,
+) -> tuple[GeoTreeCLIP, Labels]:
+    """Fit on the training samples of seen species.
 
     Args:
         places: The samples.
@@ -70,7 +90,7 @@ def fit_and_score(
         tick: Called after every step.
 
     Returns:
-        float32 [N, S], logits of the samples ``concatenate(held.seen_test, held.unseen_test)``.
+        The model, and what its text tower is asked.
 
     Raises:
         DataError: The loss stops being finite.
@@ -115,7 +135,7 @@ def fit_and_score(
         tick()
     if not math.isfinite(float(loss.detach())):
         raise DataError(f"the loss is {float(loss.detach())} after {recipe.steps} steps; lower the learning rate")
-    return _scores(model, labels, places, np.concatenate([held.seen_test, held.unseen_test]))
+    return model, labels
 
 
 def _loss(places: Tensor, texts: Tensor, targets: Tensor, scale: Tensor, recipe: Recipe) -> Tensor:
