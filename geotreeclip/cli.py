@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "card": ("geotreeclip.commands.card", "print the card of a model"),
     "train": ("geotreeclip.commands.train", "train a model on a packed set"),
     "evaluate": ("geotreeclip.commands.evaluate", "score a model on a set without training on it"),
+    "adapt": ("geotreeclip.commands.adapt", "make a model for your own labels, from a few samples of each"),
     "map": ("geotreeclip.commands.map", "classify every pixel of a region: a GeoTIFF with legend and picture"),
     "convert": ("geotreeclip.commands.convert", "turn the published GGT_6M.pth into a model directory"),
     "export": ("geotreeclip.commands.export", "write a model as one torch.export program that plain torch runs"),
@@ -61,7 +62,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name == asked_for:
             found = import_module(module)
             found.add_arguments(command)
-            command.set_defaults(run=found.run)
+            command.set_defaults(run=found.run, parser=command)
     return parser
 
 
@@ -92,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and given[0] in _DELEGATING:
             delegated: int = import_module(COMMANDS[given[0]][0]).delegate(given[1:])
             return delegated
-        args = _parser(given).parse_args(given)
+        args, unknown = _parser(given).parse_known_args(given)
+        if unknown:  # argparse would show the usage of the whole program
+            args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         code: int | None = args.run(args)
         return code
 

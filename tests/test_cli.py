@@ -158,3 +158,29 @@ def test_as_a_module_in_its_own_process():
     done = subprocess.run([sys.executable, "-m", "geotreeclip", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_unknown_argument_is_told_with_the_usage_of_its_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["map", "stack.tif", "--out", "map.tif", "--forest", "mask.tif"])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "usage: geotreeclip map" in told
+    assert "unrecognized arguments: --forest mask.tif" in told
+
+
+def test_own_labels_from_the_command_line(tiny_model_dir, tmp_path, capsys):
+    rows = [
+        f"{name},{8 + k + shift},{47 + k},{600 + 400 * k}" for k, name in enumerate(("a", "b")) for shift in (0, 2, 4)
+    ]
+    (tmp_path / "mine.csv").write_text("\n".join(["label,longitude,latitude,elevation", *rows]) + "\n")
+    assert (
+        main(["adapt", str(tmp_path / "mine.csv"), "--model", str(tiny_model_dir), "--out", str(tmp_path / "own")]) == 0
+    )
+    told = capsys.readouterr().out
+    assert "2 labels" in told
+    assert "(0." not in told  # the weights of single strengths are in the card
+    (tmp_path / "places.csv").write_text("longitude,latitude,elevation\n8,47,600\n9,48,1000\n")
+    assert main(["classify", str(tmp_path / "places.csv"), "--model", str(tmp_path / "own"), "--top-k", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[4] for line in lines[1:]] == ["a", "b"]

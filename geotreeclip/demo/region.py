@@ -286,10 +286,12 @@ def make_region(
 
 
 def describe(region: Region, out: str | Path) -> str:
-    """One line on a region that was made."""
+    """What a region that was made holds, and how to map it."""
     height, width = region.stand.shape
     count = len(np.unique(region.species[region.stand[region.stand != _NO_STAND]]))
     return (
         f"{height} x {width} pixels at {region.latitude:.2f} N, {region.longitude:.2f} E with {count} species: "
-        f"{out}/stack.tif, truth.tif, forest.tif, stands.geojson, rasters/"
+        f"{out}/stack.tif, truth.tif, forest.tif, stands.geojson, rasters/\n"
+        f"Map it: geotreeclip map {out}/stack.tif --rasters {out}/rasters --mask {out}/forest.tif --model MODEL "
+        "--out map.tif"
     )

@@ -6,12 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from geotreeclip.commands.adapt import adapt_model, add_sample_arguments, names, numbers
 from geotreeclip.errors import ConfigError
 from geotreeclip.evaluation.few_shot.episodes import BLOCK_KM, MIN_QUERY, SEEDS, SHOTS, SUPPORTS
 
-ADAPT_METHODS = ("prototype", "text", "logistic", "lda", "lda-inputs", "combined", "low-rank", "full")
 INTERVAL_KM = 100.0
 
 
@@ -19,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``eval/few_shot.py``."""
     args = _parser().parse_args(argv)
     if args.adapt is not None:
-        return _adapt(args)
+        return adapt_model(args.adapt, args)
     return _score(args)
 
 
@@ -37,11 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--data", type=Path, metavar="DIR", help="packed set to draw supports and queries from")
     what.add_argument("--adapt", type=Path, metavar="FILE", help="npz, csv or parquet of your labelled samples")
     drawn = parser.add_argument_group("scores on a packed set")
-    drawn.add_argument(
-        "--shots", type=_numbers, default=SHOTS, metavar="A,B", help="support samples a label (1,3,5,10)"
-    )
-    drawn.add_argument("--seeds", type=_numbers, default=SEEDS, metavar="A,B", help="draws (0,1,2,3,4)")
-    drawn.add_argument("--methods", type=_names, metavar="A,B", help="zero-shot, location, prototype, text, logistic, "
+    drawn.add_argument("--shots", type=numbers, default=SHOTS, metavar="A,B", help="support samples a label (1,3,5,10)")
+    drawn.add_argument("--seeds", type=numbers, default=SEEDS, metavar="A,B", help="draws (0,1,2,3,4)")
+    drawn.add_argument("--methods", type=names, metavar="A,B", help="zero-shot, location, prototype, text, logistic, "
                        "lda, lda-inputs, combined, low-rank, full; default: all but the last two")  # fmt: skip
     drawn.add_argument("--support", choices=SUPPORTS, default=SUPPORTS[0], help="union-of-ranks: so many of each "
                        "species, genus and family, as in the published scripts (default: of each label)")  # fmt: skip
@@ -54,64 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--all-rows", action="store_true", help="draw from all samples, whatever the splits")
     drawn.add_argument("--name", help="name of the set in the report; default: name of its directory")
     drawn.add_argument("--system", default="geotreeclip", help="name of the model in the report")
-    own = parser.add_argument_group("adapting")
-    own.add_argument("--method", choices=ADAPT_METHODS, default="combined", help="head, or tuning of the tower")
-    own.add_argument("--label", metavar="COLUMN", help="column or array of labels; default: species, label, ...")
-    own.add_argument("--images", type=Path, metavar="FILE.npy", help="images [N, T, C, H, W] of a table's rows")
-    own.add_argument("--bands", type=_names, metavar="B2,B3", help="bands in the order of the images")
-    own.add_argument("--months", type=_numbers, metavar="6,7", help="calendar months of the time steps")
-    own.add_argument("--steps", type=_names, metavar="A,B", help='or dates and periods: "2022-03..05,2022-08-15"')
-    own.add_argument("--scale", choices=("auto", "dn", "reflectance"), default="auto")
-    own.add_argument("--offset", type=float, default=0.0, metavar="DN", help="digital numbers to take away: 1000 where "
-                     "the offset of processing baseline 04.00 is still in the values")  # fmt: skip
-    own.add_argument("--worldclim", choices=("2.1", "1"), default="2.1", help="units of bio variables")
-    own.add_argument("--seed", type=int, default=0, help="of tuning")
+    add_sample_arguments(parser.add_argument_group("adapting"))
     return parser
-
-
-def _adapt(args: argparse.Namespace) -> int:
-    """Fit a head to a person's samples and write a model directory."""
-    from geotreeclip.evaluation.few_shot.tables import read_samples, read_steps
-
-    samples = read_samples(args.adapt, label=args.label, images=args.images)
-    print(f"Adapting {args.model} to {len(samples):,} samples of {args.adapt} with {args.method} ...", flush=True)
-    import numpy as np
-
-    from geotreeclip.evaluation.few_shot.adapt import adapt, save_adapted
-    from geotreeclip.evaluation.zero_shot import model_directory
-    from geotreeclip.model_sources import find_model
-    from geotreeclip.models.directory import load_model
-    from geotreeclip.observation_builder import build_observations
-
-    loaded = load_model(find_model(model_directory(args.model)))
-    options: dict[str, Any] = dict(samples.options)
-    if args.bands:
-        options["bands"] = args.bands
-    if args.months or args.steps:
-        options = {key: value for key, value in options.items() if key not in ("months", "days")}
-        options.update(read_steps(np.array(args.steps), "--steps") if args.steps else {"months": args.months})
-    if samples.images is not None:
-        options.update(scale=args.scale, offset=args.offset)
-    taxa = samples.labelled(loaded.taxonomy)
-    batch = build_observations(
-        samples.images, environment=samples.environment, longitude=samples.longitude, latitude=samples.latitude,
-        worldclim=args.worldclim, name_sample=lambda row: f"{args.adapt}: sample {samples.sample_id[row]}", **options,
-    )  # fmt: skip
-    adapted = adapt(
-        loaded, batch, taxa, method=args.method, longitude=samples.longitude, latitude=samples.latitude, seed=args.seed
-    )
-    account = {
-        "source": args.adapt.name,
-        "method": args.method,
-        "bands": list(map(str, options.get("bands") or ())) or "all ten",
-        "offset_removed": args.offset,
-    }
-    path = save_adapted(args.out, adapted, account)
-    print(f"{len(adapted.labels)} labels; {adapted.fit.setting}.")
-    if adapted.held_out is not None:
-        print(f"Right when held out: {adapted.held_out:.1%} (the setting was chosen on the same folds).")
-    print(f"Model: {path}\nUse it: geotreeclip.classify(..., model={str(path)!r})")
-    return 0
 
 
 def _score(args: argparse.Namespace) -> int:
@@ -192,17 +133,6 @@ def _score(args: argparse.Namespace) -> int:
     print(markdown(means))
     print(f"Report: {report}\nPage: {page}\nPredictions: {stored}")
     return 0
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers with commas between") from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _list(numbers: Sequence[int]) -> str:
