@@ -87,9 +87,9 @@ function cycle(chart, found, x, y, height, width) {
     const at = x(day);
     chart.append(drawn("line", { x1: at, x2: at, y1: TOP - 4, y2: height - BOTTOM, stroke: "var(--warm)", "stroke-dasharray": "2 3" }));
     const label = width < 480 ? name.slice(0, 1).toUpperCase() : name;
-    const room = label.length * 6.4;
+    const room = label.length * 7;
     const start = Math.min(width - room, Math.max(LEFT, at - room / 2));
-    if (start < last + 4) continue; // the text below names all dates
+    if (start < last + 6) continue; // the text below names all dates
     chart.append(drawn("text", { x: start, y: TOP - 9 }, label));
     last = start + room;
   }
