@@ -150,20 +150,20 @@ READERS: dict[str, Callable[..., int]] = {
 }
 
 
-def private_megabytes() -> float:
-    """Memory of this process that no other shares."""
+def own_megabytes() -> float:
+    """Memory of this process that holds no file: pages of mapped files are dropped when room is wanted."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
     sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    return (sizes["Private_Clean"] + sizes["Private_Dirty"]) / 1024
+    return sizes["Anonymous"] / 1024
 
 
 def largest_while(read: Callable[[], int]) -> float:
-    """Private memory in MB at its largest while something is read."""
-    sizes, done = [private_megabytes()], threading.Event()
+    """Own memory in MB at its largest while something is read."""
+    sizes, done = [own_megabytes()], threading.Event()
 
     def look() -> None:
         while not done.wait(0.05):
-            sizes.append(private_megabytes())
+            sizes.append(own_megabytes())
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -172,11 +172,11 @@ def largest_while(read: Callable[[], int]) -> float:
     finally:
         done.set()
         watcher.join()
-    return max(*sizes, private_megabytes())
+    return max(*sizes, own_megabytes())
 
 
 def work(name: str, source: Any, rank: int, world: int, barrier: Any, answers: Any) -> None:
-    """One of several processes that read at the same time: its samples, seconds and private memory."""
+    """One of several processes that read at the same time: its samples, seconds and own memory."""
     import torch  # noqa: F401 - both systems carry the same libraries
     import webdataset  # noqa: F401
 
@@ -188,7 +188,7 @@ def work(name: str, source: Any, rank: int, world: int, barrier: Any, answers: A
 
 
 def grow(name: str, source: Any, world: int) -> tuple[float, float, float]:
-    """Samples per second of `world` processes, and the private memory of the largest and of all, in MB."""
+    """Samples per second of `world` processes, and the own memory of the largest and of all, in MB."""
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(world), context.Queue()
     processes = [
@@ -261,7 +261,7 @@ def main() -> int:
     for name, size, rate in rows:
         cells = [f"{rate[kind]:,.0f} | {rate[kind] / base[kind]:.1f}" for kind in ("cold", "warm")]
         print(f"| {name} | {size:,.0f} | {' | '.join(cells)} |")
-    print("\n| processes | reader | samples/s | of one | private memory, largest MB | all MB |")
+    print("\n| processes | reader | samples/s | of one | own memory, largest MB | all MB |")
     print("|---|---|---|---|---|---|")
     alone = {name: rate for name, world, rate, *_ in growth if world == args.workers[0]}
     for name, world, rate, largest, together in growth:

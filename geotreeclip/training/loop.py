@@ -46,7 +46,7 @@ from geotreeclip.training.labels import TrainingLabels
 from geotreeclip.training.objective import Objective
 from geotreeclip.training.open_data import make_loader, open_data
 from geotreeclip.training.optimizer import WeightAverage, build_optimizer, learning_rate
-from geotreeclip.training.processes import start_accelerator
+from geotreeclip.training.processes import prepare, start_accelerator
 from geotreeclip.training.resume import load_run_state, run_state
 from geotreeclip.training.samples import choose_samples
 from geotreeclip.training.speed import speed_of
@@ -129,7 +129,7 @@ class Trainer:
             model.observation_encoder.compile()
             model.text_encoder.compile()
         optimizer = build_optimizer(model, config.optimizer)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = prepare(self.accelerator, model, optimizer)
         self.objective = Objective(self.accelerator, self.model, self.labels, config)
         self.plain: GeoTreeCLIP = self.objective.plain
         self.guard = FiniteGuard(self.accelerator, optimizer)

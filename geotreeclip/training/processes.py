@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import KwargsHandler
+from torch import nn
 
-__all__ = ["start_accelerator"]
+__all__ = ["prepare", "start_accelerator"]
 
 
 class _Settings(Protocol):
@@ -57,3 +59,13 @@ def start_accelerator(config: _Settings, handlers: Sequence[KwargsHandler] = ())
         torch.set_num_threads(config.threads or max(1, cores // accelerator.num_processes))
         torch.set_flush_denormal(True)  # vanishing moments of AdamW would be computed in slow motion
     return accelerator
+
+
+def prepare(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """`accelerator.prepare`, without torch's advice on an option that Accelerate still gives under its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        prepared: tuple[nn.Module, torch.optim.Optimizer] = accelerator.prepare(model, optimizer)
+    return prepared

@@ -30,7 +30,7 @@ from geotreeclip.training.checkpoint import newest_checkpoint, read_checkpoint, 
 from geotreeclip.training.config import ModelChoice, RunConfig, resolve_model
 from geotreeclip.training.interrupt import Interrupt
 from geotreeclip.training.optimizer import build_optimizer, learning_rate
-from geotreeclip.training.processes import start_accelerator
+from geotreeclip.training.processes import prepare, start_accelerator
 from geotreeclip.training.samples import choose_samples
 from geotreeclip.training.seasonal.config import SeasonalConfig
 from geotreeclip.training.seasonal.contrasts import Contrasts, Drawn
@@ -119,7 +119,7 @@ class SeasonalTrainer:
         model = self._model()
         self.contrasts = Contrasts(model, config, self.accelerator, series=self.series)
         optimizer = build_optimizer(model, config.optimizer)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = prepare(self.accelerator, model, optimizer)
         self.plain: SeasonalModel = self.accelerator.unwrap_model(self.model)
         self.step = self.steps = 0
         self.history: list[dict[str, float]] = []
