@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import subprocess
+import sys
 
 import pytest
 from doc_blocks import ROOT
@@ -26,6 +29,18 @@ def test_what_is_kept_is_small_and_tidy(path):
                 assert output["output_type"] != "error"
                 assert output.get("name") != "stderr"
                 assert set(output.get("data", {})) <= {"text/plain", "image/png"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_run_one_after_the_other(path, tmp_path):
+    """As plain Python, without the kernel that the slow test below needs."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    program = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "MPLBACKEND": "agg", "HF_HUB_OFFLINE": "1", "GEOTREECLIP_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.slow
