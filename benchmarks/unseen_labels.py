@@ -27,7 +27,7 @@ from geotreeclip.errors import run_main
 from geotreeclip.evaluation.unseen.fit import Recipe, fit
 from geotreeclip.evaluation.unseen.places import Held, Places, hold_out, places_of_tables
 from geotreeclip.models.place_centres import PlaceCentres
-from geotreeclip.unseen_labels import UnseenLabels
+from geotreeclip.unseen_labels import LabelFacts, UnseenLabels
 
 WEIGHTS = ((1.0, 0.0), (0.5, 0.0), (0.3, 0.0), (0.1, 0.0), (0.0, 0.0), (0.0, 0.5), (0.0, 0.7), (0.1, 0.3), (0.1, 0.5),
            (0.1, 0.7), (0.2, 0.5), (0.3, 0.3))  # fmt: skip
@@ -49,15 +49,12 @@ def scored(places: Places, held: Held, text: str, seed: int, steps: int) -> dict
         scale = model.logit_scale
         plain = scale * own @ texts.T
     seen = ~np.isin(np.arange(len(places.taxonomy)), held.unseen)
-    none = np.zeros(len(seen))
+    facts = LabelFacts(list(places.taxonomy), texts, np.zeros(len(seen)), seen)
     genus = np.array([taxon.genus for taxon in places.taxonomy])
     truth, count = places.taxon[tested], len(held.seen_test)
     found = {"scores as they are": _figures(plain.double().numpy(), None, truth, count, held.unseen, genus)}
     for weights in WEIGHTS:
-        unseen = UnseenLabels.of(
-            places.taxonomy, texts, none, seen, list(places.taxonomy), texts, none, seen, centres, scale,
-            carried=False, weights=weights,
-        )  # fmt: skip
+        unseen = UnseenLabels.of(facts, facts, centres, scale, carried=False, weights=weights)
         scores = unseen(own, plain).double().numpy()
         name = "text {:g}, relatives {:g}".format(*weights)
         found[name] = _figures(scores, float(unseen.base[0]), truth, count, held.unseen, genus)

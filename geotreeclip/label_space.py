@@ -19,7 +19,7 @@ from geotreeclip.candidates import Labels, label_priors, read_labels, seen_in_tr
 from geotreeclip.label_cache import LabelCache, label_key, read_embeddings
 from geotreeclip.models.directory import LoadedModel
 from geotreeclip.taxonomy import Taxon, Taxonomy
-from geotreeclip.unseen_labels import UnseenLabels
+from geotreeclip.unseen_labels import LabelFacts, UnseenLabels
 
 __all__ = ["LabelList", "LabelSpace"]
 
@@ -127,8 +127,8 @@ class LabelSpace:
             return ready
         known = ready if ready.labels is loaded.taxonomy else self.ready(None)
         unseen = UnseenLabels.of(
-            ready.labels, ready.embeddings, np.log(ready.prior), seen,
-            loaded.taxonomy, known.embeddings, np.log(known.prior), loaded.counts > 0,
+            LabelFacts(ready.labels, ready.embeddings, np.log(ready.prior), seen),
+            LabelFacts(loaded.taxonomy, known.embeddings, np.log(known.prior), loaded.counts > 0),
             loaded.places, loaded.model.logit_scale.detach(), carried=loaded.scores_carry_prior,
         )  # fmt: skip
         return replace(ready, unseen=unseen)

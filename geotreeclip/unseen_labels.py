@@ -18,6 +18,7 @@ Shapes: n places, L candidate labels, U of them unseen, R seen relatives, G gene
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +26,30 @@ import torch
 from torch import Tensor, nn
 
 from geotreeclip.models.place_centres import PlaceCentres
-from geotreeclip.taxonomy import Taxon, Taxonomy
+from geotreeclip.taxonomy import Taxon
 
-__all__ = ["RELATIVES", "TEXT", "UnseenLabels"]
+__all__ = ["RELATIVES", "TEXT", "LabelFacts", "UnseenLabels"]
 
 TEXT = 0.1
 RELATIVES = 0.5
 
 _HIGHEST = 60.0  # of a log ratio, so that its exponential stays a float32
+
+
+class LabelFacts(NamedTuple):
+    """What is known of M labels.
+
+    Attributes:
+        taxa: [M].
+        embeddings: [M, D] of unit length.
+        log_prior: [M] in the training set.
+        seen: [M] whether training saw them.
+    """
+
+    taxa: Sequence[Taxon]
+    embeddings: Tensor
+    log_prior: npt.NDArray[np.float64]
+    seen: npt.NDArray[np.bool_]
 
 
 class UnseenLabels(nn.Module):
@@ -83,14 +100,8 @@ class UnseenLabels(nn.Module):
     @classmethod
     def of(
         cls,
-        labels: Taxonomy,
-        embeddings: Tensor,
-        log_prior: npt.NDArray[np.float64],
-        seen: npt.NDArray[np.bool_],
-        known: Sequence[Taxon],
-        known_embeddings: Tensor,
-        known_log_prior: npt.NDArray[np.float64],
-        known_seen: npt.NDArray[np.bool_],
+        candidates: LabelFacts,
+        known: LabelFacts,
         centres: PlaceCentres,
         scale: Tensor,
         *,
@@ -100,43 +111,40 @@ class UnseenLabels(nn.Module):
         """What a list of candidates needs.
 
         Args:
-            labels: The L candidates.
-            embeddings: [L, D].
-            log_prior: [L] in the training set.
-            seen: [L] whether training saw them; not all true.
-            known: The S taxa of the model.
-            known_embeddings: [S, D].
-            known_log_prior: [S].
-            known_seen: [S] whether training saw them; not all false.
+            candidates: L labels, not all of them seen.
+            known: The S taxa of the model, not all of them unseen.
             centres: Of the places of training.
             scale: Scores are scaled cosines.
             carried: Whether scores carry the prior.
             weights: Of text and of relatives.
         """
-        device = embeddings.device
-        prior = torch.from_numpy(known_log_prior if carried else np.zeros(len(known_log_prior))).float().to(device)
-        trained = torch.from_numpy(known_seen).to(device)
-        constant = (centres.log_mean_score(known_embeddings, scale) - prior)[trained].median()
-        rows = np.flatnonzero(~seen)
-        groups: dict[str, int] = {}
-        wanted = {labels[row].genus for row in rows.tolist()} - {""}
-        relatives = [row for row in np.flatnonzero(known_seen).tolist() if known[row].genus in wanted]
-        of_relative = [groups.setdefault(known[row].genus, len(groups)) for row in relatives]
-        of_label = [groups.get(labels[row].genus, len(groups)) for row in rows.tolist()]
-        columns = torch.from_numpy(rows).to(device)
-        kin = torch.tensor(relatives, dtype=torch.long, device=device)
-        own = torch.from_numpy(log_prior[rows] if carried else np.zeros(len(rows))).float().to(device)
+        device, seen = known.embeddings.device, np.flatnonzero(known.seen).tolist()
+
+        def prior(labels: LabelFacts) -> Tensor:
+            return torch.from_numpy(labels.log_prior * carried).float().to(device)
+
+        log_mass = centres.log_mean_score(known.embeddings, scale)
+        constant = (log_mass - prior(known))[seen].median()
+        rows = np.flatnonzero(~candidates.seen).tolist()
+        wanted = {candidates.taxa[row].genus for row in rows} - {""}
+        kin = [row for row in seen if known.taxa[row].genus in wanted]
+        genera = {genus: number for number, genus in enumerate(sorted({known.taxa[row].genus for row in kin}))}
+
+        def groups(labels: LabelFacts, of: list[int]) -> Tensor:
+            return torch.tensor([genera.get(labels.taxa[row].genus, len(genera)) for row in of], device=device).long()
+
+        unseen = candidates.embeddings[rows]
         return cls(
-            columns,
-            embeddings[columns],
-            constant + own,
-            centres.log_mean_score(embeddings[columns], scale),
-            torch.tensor(of_label, dtype=torch.long, device=device),
-            known_embeddings[kin],
-            constant + prior[kin],
-            torch.tensor(of_relative, dtype=torch.long, device=device),
-            scale.detach(),
-            weights,
+            columns=torch.tensor(rows, device=device),
+            labels=unseen,
+            base=constant + prior(candidates)[rows],
+            log_mass=centres.log_mean_score(unseen, scale),
+            genus=groups(candidates, rows),
+            relatives=known.embeddings[kin],
+            relatives_base=constant + prior(known)[kin],
+            relatives_genus=groups(known, kin),
+            scale=scale.detach(),
+            weights=weights,
         )
 
     def forward(self, embedding: Tensor, scores: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from geotreeclip.inputs.common import InputWarning
 from geotreeclip.models.directory import load_model
 from geotreeclip.models.place_centres import PlaceCentres
 from geotreeclip.taxonomy import Taxon, Taxonomy
-from geotreeclip.unseen_labels import RELATIVES, TEXT, UnseenLabels
+from geotreeclip.unseen_labels import RELATIVES, TEXT, LabelFacts, UnseenLabels
 
 UNSEEN = (
     Taxon("Deciduous Broadleaf", "Fagaceae", "Quercus", "Quercus cerris"),  # three relatives
@@ -97,8 +97,8 @@ def test_text_above_all_others_does_not_win(model_dir):
     counts, known = loaded.counts, torch.from_numpy(seen)
     log_prior = np.log((counts + 1) / (counts.sum() + len(counts)))
     unseen = UnseenLabels.of(
-        Taxonomy([UNSEEN[1]]), hub, np.array([log_prior.min()]), np.array([False]), loaded.taxonomy, known, log_prior,
-        counts > 0, loaded.places, torch.tensor(20.0), carried=True,
+        LabelFacts([UNSEEN[1]], hub, log_prior.min(keepdims=True), np.array([False])),
+        LabelFacts(loaded.taxonomy, known, log_prior, counts > 0), loaded.places, torch.tensor(20.0), carried=True,
     )  # fmt: skip
     places = functional.normalize(known.repeat(50, 1) + unit(400, 32, seed=5), dim=-1)
     score = unseen(places, 20.0 * places @ hub.T)
