@@ -9,8 +9,9 @@ alone, sharp and often wrong, so it is one part of three in
     p(place | unseen) / p(place)  =  TEXT * text  +  RELATIVES * mean over seen species of the genus  +  rest * 1
 
 where the rest says that nothing is known of the place; without relatives, their part says the same. The weights are
-those under which species held out of training were likeliest, on real occurrences (docs/experiments.md, "Names never
-seen"). Labels that training saw are not touched.
+near those under which species held out of training were likeliest on real occurrences, and below them for relatives,
+which tell nothing in a world whose genera share nothing (`benchmarks/unseen_labels.py`; docs/experiments.md, "Names
+never seen"). Labels that training saw are not touched.
 
 Shapes: n places, L candidate labels, U of them unseen, R seen relatives, G genera, D embedding.
 """
@@ -31,7 +32,10 @@ from geotreeclip.taxonomy import Taxon
 __all__ = ["RELATIVES", "TEXT", "LabelFacts", "UnseenLabels"]
 
 TEXT = 0.1
+"""Weight of the text of a label that training never saw."""
+
 RELATIVES = 0.5
+"""Weight of the seen species of its genus."""
 
 _HIGHEST = 60.0  # of a log ratio, so that its exponential stays a float32
 

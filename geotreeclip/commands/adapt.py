@@ -56,6 +56,12 @@ def adapt_model(table: Path, args: argparse.Namespace) -> int:
     Args:
         table: The samples.
         args: What `add_arguments` declares.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        GeotreeclipError: If the samples, the model or an argument is not right, or the directory is taken.
     """
     from geotreeclip.evaluation.few_shot.tables import read_samples, read_steps
 
